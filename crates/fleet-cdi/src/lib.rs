@@ -1,0 +1,2 @@
+//! CDI: model, strict parse, versions, names, directories, conflicts.
+#![forbid(unsafe_code)]

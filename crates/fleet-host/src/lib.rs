@@ -1,0 +1,18 @@
+//! What the machine has, and the one way from a container's spec to its devices.
+//!
+//! Not here: NVML or anything else that must be loaded. A container is made from files alone.
+#![forbid(unsafe_code)]
+
+mod config;
+mod driver;
+mod env;
+mod inject;
+mod none;
+mod root;
+
+pub use config::{ConfigError, config_path, load_policy, spec_dirs};
+pub use driver::{DRIVER_VERSION_FILE, driver_version};
+pub use env::{Env, in_user_namespace};
+pub use fleet_inject::Applied;
+pub use inject::{Host, InjectError, Outcome, Prepared, inject, inject_with, prepare};
+pub use root::HostRoot;

@@ -1,0 +1,25 @@
+//! From an OCI spec and a policy to a plan of edits, and from the plan to the edited spec.
+//!
+//! Pure: nothing here opens a file. The host is seen through [`HostProbe`], CDI specs through `fleet_cdi`.
+//!
+//! ```text
+//! spec ── Request::from_spec ──▶ Request ── Plan::build ──▶ Plan ── Plan::apply ──▶ spec
+//!                                                            └──── Explanation ──▶ text, JSON
+//! ```
+#![forbid(unsafe_code)]
+
+mod apply;
+mod explain;
+mod host;
+mod image;
+mod plan;
+mod policy;
+mod request;
+mod spec;
+
+pub use apply::{Applied, ApplyError};
+pub use explain::{Explanation, SCHEMA_VERSION};
+pub use host::{DeviceKind, DeviceStat, HostProbe, io_cause};
+pub use plan::{Change, DeviceEdit, Edit, HookEdit, MountEdit, Origin, Plan, PlanError, Stage};
+pub use policy::{Allow, HookPolicy, Policy, PolicyError, PolicyFile, Profile, Sources};
+pub use request::{Asked, Refusal, Request, RequestError, RequestOutcome, Source, concerns};

@@ -1,0 +1,293 @@
+//! The edits that give a container what it asked for, each with its origin, checked against the host.
+
+mod device;
+mod hook;
+mod mount;
+
+use std::path::{Path, PathBuf};
+
+use fleet_cdi::{QualifiedName, SourcedEdits};
+use fleet_rootfs::RootfsEdit;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::host::HostProbe;
+use crate::policy::HookPolicy;
+use crate::request::{Request, Source};
+
+pub use device::DeviceEdit;
+pub(crate) use hook::has_nvidia_hook;
+pub use hook::{HookEdit, Stage};
+pub use mount::MountEdit;
+
+/// An ordered list of edits. It holds everything: `explain` prints it and [`Plan::apply`] carries it out.
+#[must_use = "a plan does nothing until it is applied"]
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The edits, in order.
+    pub edits: Vec<Edit>,
+    /// What a user should know although the container starts, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// One change and who wants it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Edit {
+    /// What is changed.
+    #[serde(flatten)]
+    pub change: Change,
+    /// Who wants it.
+    pub origin: Origin,
+}
+
+/// Who wants an edit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// Who asked for the device that brings it.
+    pub source: Source,
+    /// The CDI spec file that states it; absent for what the engine had put into the spec.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spec_file: Option<PathBuf>,
+    /// The device that states it; absent for the edits that all devices of a file share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+}
+
+/// One change of the OCI spec or of the container's root file system.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Change {
+    /// `process.env`.
+    Env {
+        /// Name, without `=`.
+        name: String,
+        /// Value.
+        value: String,
+    },
+    /// `linux.devices` and `linux.resources.devices`.
+    Device(DeviceEdit),
+    /// `mounts`.
+    Mount(MountEdit),
+    /// A program in `hooks`.
+    Hook {
+        /// When it runs.
+        stage: Stage,
+        /// The program.
+        hook: HookEdit,
+    },
+    /// Done by our own code when the root file system is mounted.
+    Rootfs(RootfsEdit),
+    /// `linux.netDevices`.
+    NetDevice {
+        /// Name on the host.
+        host_interface_name: String,
+        /// Name in the container.
+        name: String,
+    },
+    /// `linux.intelRdt`, as a whole.
+    IntelRdt {
+        /// The new value.
+        rdt: Value,
+    },
+    /// `process.user.additionalGids`.
+    AdditionalGid {
+        /// The group.
+        gid: u32,
+    },
+    /// A hook of the incoming spec that our own code, or the CDI edits, take the place of.
+    RemoveHook {
+        /// When it would run.
+        stage: Stage,
+        /// The entry, as the spec has it.
+        hook: Value,
+    },
+}
+
+/// A plan that cannot work on this host. Each message names the CDI spec and the device.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A device node that the host does not have as stated.
+    #[error("host device {path} of {of}: {cause}{hint}")]
+    Device {
+        /// Path on the host.
+        path: String,
+        /// Device and CDI spec.
+        of: String,
+        /// What is wrong.
+        cause: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The source of a mount is gone.
+    #[error("mount source {path} of {of} is missing{hint}")]
+    Mount {
+        /// Path on the host.
+        path: String,
+        /// Device and CDI spec.
+        of: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A hook that cannot be run.
+    #[error("hook {path} of {of}: {cause}")]
+    Hook {
+        /// Path of the program.
+        path: String,
+        /// Device and CDI spec, or the engine.
+        of: String,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+impl Plan {
+    /// Turns resolved CDI edits into a plan, device nodes filled in from the host as CDI SPEC 1.1.0 and its Go library
+    /// do. Hooks of NVIDIA's that the engine has put into the spec already are taken over too, and NVIDIA's old
+    /// prestart hook is removed.
+    ///
+    /// # Errors
+    /// A device node, mount source or hook program is missing or is not what the CDI spec says.
+    pub fn build(
+        request: &Request,
+        resolved: Vec<SourcedEdits>,
+        spec: &Value,
+        probe: &dyn HostProbe,
+    ) -> Result<Self, PlanError> {
+        let mut plan = Self::adopt_spec_hooks(spec, &request.hooks, probe)?;
+        let owner = device::Owner::of_process(spec);
+        for (index, sourced) in resolved.iter().enumerate() {
+            let context = Context::new(request, &resolved, index, sourced, probe);
+            plan.add(&context, sourced, &owner)?;
+        }
+        plan.drop_repeated_rootfs_edits();
+        Ok(plan)
+    }
+
+    /// Takes over the hooks that an engine injected: those of NVIDIA's program become edits of our own, so that the
+    /// program need not be on the machine, and NVIDIA's prestart hook goes.
+    ///
+    /// # Errors
+    /// A hook of NVIDIA's with arguments that make no sense.
+    pub fn adopt_spec_hooks(spec: &Value, hooks: &HookPolicy, probe: &dyn HostProbe) -> Result<Self, PlanError> {
+        let mut plan = Self::default();
+        hook::remove_legacy(spec, &mut plan);
+        if hooks.native {
+            hook::adopt(spec, probe, &mut plan)?;
+        }
+        Ok(plan)
+    }
+
+    fn add(&mut self, context: &Context<'_>, sourced: &SourcedEdits, owner: &device::Owner) -> Result<(), PlanError> {
+        let edits = &sourced.edits;
+        for entry in &edits.env {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            self.push(context, Change::Env { name: name.to_owned(), value: value.to_owned() });
+        }
+        for node in &edits.device_nodes {
+            self.push(context, Change::Device(device::fill(node, owner, context)?));
+        }
+        for net in &edits.net_devices {
+            let (host_interface_name, name) = (net.host_interface_name.clone(), net.name.clone());
+            self.push(context, Change::NetDevice { host_interface_name, name });
+        }
+        for mount in &edits.mounts {
+            self.push(context, Change::Mount(mount::check(mount, context)?));
+        }
+        for entry in &edits.hooks {
+            hook::add(entry, context, self)?;
+        }
+        if let Some(rdt) = &edits.intel_rdt {
+            self.push(context, Change::IntelRdt { rdt: rdt_json(rdt) });
+        }
+        for gid in edits.additional_gids.iter().filter(|gid| **gid != 0) {
+            self.push(context, Change::AdditionalGid { gid: *gid });
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, context: &Context<'_>, change: Change) {
+        self.edits.push(Edit { change, origin: context.origin.clone() });
+    }
+
+    /// A device that has two names brings the same work twice. The last one stays: what must come before it does.
+    fn drop_repeated_rootfs_edits(&mut self) {
+        let repeated = |edit: &Edit, later: &[Edit]| {
+            matches!(edit.change, Change::Rootfs(_)) && later.iter().any(|other| other.change == edit.change)
+        };
+        let keep: Vec<bool> =
+            (0..self.edits.len()).map(|at| !repeated(&self.edits[at], &self.edits[at + 1..])).collect();
+        let mut keep = keep.into_iter();
+        self.edits.retain(|_| keep.next().unwrap_or(true));
+    }
+
+    /// Whether nothing would change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.edits.is_empty()
+    }
+}
+
+/// What is the same for all edits of one device of one CDI spec.
+struct Context<'a> {
+    origin: Origin,
+    /// For messages: the device and its file.
+    of: String,
+    kind: String,
+    spec_file: &'a Path,
+    hooks: &'a HookPolicy,
+    probe: &'a dyn HostProbe,
+}
+
+impl<'a> Context<'a> {
+    fn new(
+        request: &'a Request,
+        resolved: &'a [SourcedEdits],
+        index: usize,
+        sourced: &'a SourcedEdits,
+        probe: &'a dyn HostProbe,
+    ) -> Self {
+        let in_file = || resolved[index..].iter().filter(|other| other.spec_path == sourced.spec_path);
+        // Edits that a file's devices share stand before the device that was asked for first.
+        let device = in_file().find_map(|other| other.device.as_ref());
+        let asked = |name: &QualifiedName| request.devices.iter().find(|asked| asked.name == *name);
+        let source = device.and_then(asked).map(|asked| &asked.source);
+        let source = source.or(request.none_kind.as_ref().map(|none| &none.source));
+        let spec_file = sourced.spec_path.as_path();
+        let of = match &sourced.device {
+            Some(name) => format!("{name} ({})", spec_file.display()),
+            None => format!("the common edits of {}", spec_file.display()),
+        };
+        let kind = device.map(|name| name.kind().to_owned());
+        Self {
+            origin: Origin {
+                source: source.cloned().unwrap_or(Source::Engine),
+                spec_file: Some(spec_file.to_path_buf()),
+                device: sourced.device.as_ref().map(ToString::to_string),
+            },
+            of,
+            kind: kind.or_else(|| request.none_kind.as_ref().map(|none| none.kind.clone())).unwrap_or_default(),
+            spec_file,
+            hooks: &request.hooks,
+            probe,
+        }
+    }
+
+    /// What to do about a host file that is not as the CDI spec says.
+    fn hint(&self) -> String {
+        let file = self.spec_file.display();
+        if !self.kind.starts_with("nvidia.com/") {
+            return format!("; hint: the CDI spec {file} is out of date, make it anew with its vendor's tool");
+        }
+        let driver = self.probe.driver_version().map_or_else(
+            || "no NVIDIA driver is loaded".to_owned(),
+            |version| format!("the loaded driver is {version}"),
+        );
+        format!("; hint: the CDI spec is out of date ({driver}), make it anew: nvidia-ctk cdi generate --output={file}")
+    }
+}
+
+fn rdt_json(rdt: &fleet_cdi::IntelRdt) -> Value {
+    serde_json::to_value(rdt).unwrap_or(Value::Null)
+}

@@ -1,0 +1,147 @@
+//! Device nodes: what the CDI spec leaves out is read from the host, and what it states is compared with it.
+
+use fleet_cdi::DeviceNode;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Context, PlanError};
+use crate::host::{DeviceStat, io_cause};
+
+/// A device node in the container, complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceEdit {
+    /// Path in the container.
+    pub path: String,
+    /// Path on the host.
+    pub host_path: String,
+    /// `c`, `b`, `u` or `p` (`runtime-spec config-linux.md#devices`).
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Major number, 0 for a pipe.
+    pub major: i64,
+    /// Minor number, 0 for a pipe.
+    pub minor: i64,
+    /// Permission bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_mode: Option<u32>,
+    /// Owner in the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Group in the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// What the device cgroup allows, letters of `rwm`; absent where there is no rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<String>,
+}
+
+impl DeviceEdit {
+    /// The entry of `linux.devices`.
+    #[must_use]
+    pub fn node_json(&self) -> Value {
+        let mut node = Map::new();
+        node.insert("path".to_owned(), self.path.as_str().into());
+        node.insert("type".to_owned(), self.kind.as_str().into());
+        if self.kind != "p" {
+            node.insert("major".to_owned(), self.major.into());
+            node.insert("minor".to_owned(), self.minor.into());
+        }
+        for (key, value) in [("fileMode", self.file_mode), ("uid", self.uid), ("gid", self.gid)] {
+            if let Some(value) = value {
+                node.insert(key.to_owned(), value.into());
+            }
+        }
+        Value::Object(node)
+    }
+
+    /// The entry of `linux.resources.devices`, if there is one.
+    #[must_use]
+    pub fn rule_json(&self) -> Option<Value> {
+        let access = self.access.as_deref()?;
+        Some(serde_json::json!({
+            "allow": true, "type": self.kind, "major": self.major, "minor": self.minor, "access": access,
+        }))
+    }
+}
+
+/// The user whom nodes without a stated owner belong to.
+#[derive(Debug)]
+pub(super) struct Owner {
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl Owner {
+    /// `process.user`, where it is not root.
+    pub(super) fn of_process(spec: &Value) -> Self {
+        let id = |pointer| spec.pointer(pointer).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        let non_root = |id: Option<u32>| id.filter(|id| *id > 0);
+        Self { uid: non_root(id("/process/user/uid")), gid: non_root(id("/process/user/gid")) }
+    }
+}
+
+/// Completes a node as the Go library's `InjectDevices` does. Beyond it, numbers that differ from the host's are
+/// refused: they belong to the driver of another boot.
+pub(super) fn fill(node: &DeviceNode, owner: &Owner, context: &Context<'_>) -> Result<DeviceEdit, PlanError> {
+    let host_path = node.host_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(&node.path);
+    let failed = |cause: String| PlanError::Device {
+        path: host_path.to_owned(),
+        of: context.of.clone(),
+        cause,
+        hint: context.hint(),
+    };
+    let mut kind = node.device_type.clone().unwrap_or_default();
+    let (mut major, mut minor) = (node.major.unwrap_or(0), node.minor.unwrap_or(0));
+    let complete = !kind.is_empty() && (major != 0 || kind == "p");
+    let stat = match context.probe.lstat_device(host_path) {
+        Ok(stat) => Some(stat),
+        // As the Go library: what is stated in full needs no node on the host.
+        Err(_) if complete => None,
+        Err(err) => return Err(failed(io_cause(&err))),
+    };
+    if let Some(stat) = &stat {
+        compare(&kind, major, minor, stat).map_err(failed)?;
+        if kind.is_empty() {
+            kind = stat.kind.letter().to_owned();
+        }
+        if major == 0 && kind != "p" {
+            (major, minor) = (i64::from(stat.major), i64::from(stat.minor));
+        }
+    }
+    Ok(DeviceEdit {
+        path: node.path.clone(),
+        host_path: host_path.to_owned(),
+        access: access(&kind, node.permissions.as_deref().unwrap_or_default()),
+        file_mode: node.file_mode.or(stat.map(|stat| stat.mode & 0o777)),
+        uid: node.uid.or(owner.uid),
+        gid: node.gid.or(owner.gid),
+        kind,
+        major,
+        minor,
+    })
+}
+
+fn compare(kind: &str, major: i64, minor: i64, stat: &DeviceStat) -> Result<(), String> {
+    let on_host = stat.kind.letter();
+    if !kind.is_empty() && kind != on_host && !(kind == "u" && on_host == "c" && major != 0) {
+        return Err(format!("the CDI spec says type \"{kind}\" but the host has \"{on_host}\""));
+    }
+    let same = (major, minor) == (i64::from(stat.major), i64::from(stat.minor));
+    match major == 0 || on_host == "p" || same {
+        true => Ok(()),
+        false => Err(format!(
+            "the CDI spec says {major}:{minor} but the host has {}:{}",
+            stat.major, stat.minor
+        )),
+    }
+}
+
+fn access(kind: &str, permissions: &str) -> Option<String> {
+    match (kind, permissions) {
+        ("c" | "b", "none") => None,
+        ("c" | "b", "") => Some("rwm".to_owned()),
+        ("c" | "b", letters) => Some(letters.to_owned()),
+        _ => None,
+    }
+}

@@ -1,0 +1,315 @@
+//! `create`: from a spec to a container whose first process waits for `start`.
+//!
+//! The order is: refuse what cannot run, take the id, account (cgroup, devices) before a process exists, make the
+//! process, remember it. A failure at any step undoes the ones before it and leaves nothing.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fleet_rootfs::RootfsEdit;
+use nix::sched::CloneFlags;
+use serde_json::{Value, json};
+
+use crate::cgroup::{self, Cgroup, Driver};
+use crate::engine::{self, Launch, view};
+use crate::error::{Context, Error, Result};
+use crate::hookpoint::Hookpoint;
+use crate::record::{Container, NOTIFY_SOCKET, Record, Status};
+use crate::root::{Identity, StateRoot};
+use crate::spec::{self, Namespace};
+use crate::surroundings::{self, Surroundings};
+use crate::sys::process::{self, SharedText};
+use crate::tail::console::Console;
+use crate::tail::devices::Devices;
+use crate::tail::{Init, Tail};
+use crate::{delete, keyring, oom, pidfd, program_plan, usermap};
+
+/// What `create` and `run` are asked for.
+#[derive(Debug)]
+pub struct CreateRequest<'a> {
+    /// State root.
+    pub root: &'a StateRoot,
+    /// Who runs us.
+    pub who: &'a Identity,
+    /// Container id.
+    pub id: &'a str,
+    /// Absolute bundle directory.
+    pub bundle: &'a Path,
+    /// The spec, device edits included.
+    pub spec: Value,
+    /// Changes inside the root file system.
+    pub edits: Vec<RootfsEdit>,
+    /// Container device path to host path, where they differ.
+    pub host_paths: BTreeMap<String, String>,
+    /// Where the first process's pid is written.
+    pub pid_file: Option<PathBuf>,
+    /// Takes the terminal's master.
+    pub console: Option<OwnedFd>,
+    /// Descriptors from 3 up that the program keeps.
+    pub preserve_fds: u32,
+    /// `MS_MOVE` instead of `pivot_root`.
+    pub no_pivot: bool,
+    /// Stay in the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// Who manages the cgroup.
+    pub cgroup_driver: Driver,
+}
+
+/// Makes the container.
+///
+/// # Errors
+/// What failed; nothing of the container is left.
+pub fn create(request: CreateRequest<'_>) -> Result<Container> {
+    spec::check(&request.spec)?;
+    check_terminal(&request)?;
+    check_preserved(request.preserve_fds)?;
+    let rootfs = spec::rootfs(&request.spec, request.bundle)?;
+    check_dev(&rootfs)?;
+    let mut group = Cgroup::choose(&cgroup::Request {
+        driver: request.cgroup_driver,
+        cgroups_path: spec::text(&request.spec, "/linux/cgroupsPath"),
+        id: request.id,
+        rootless: request.who.rootless(),
+    })?;
+    let dir = request.root.reserve(request.id)?;
+    let mut container = Container { dir, record: record(&request, &rootfs, group.clone()) };
+    let made = account(&request, &mut group).and_then(|()| {
+        container.record.cgroup = group;
+        container.save()?;
+        container.save_spec(&request.spec)?;
+        build(&request, &rootfs, &mut container)
+    });
+    match made {
+        Ok(()) => Ok(container),
+        Err(err) => {
+            delete::discard(&container);
+            Err(err)
+        }
+    }
+}
+
+fn record(request: &CreateRequest<'_>, rootfs: &Path, group: Cgroup) -> Record {
+    let annotations = request.spec.get("annotations").and_then(Value::as_object);
+    let annotations = annotations.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())));
+    Record {
+        version: 1,
+        oci_version: spec::text(&request.spec, "/ociVersion").unwrap_or_default().to_owned(),
+        id: request.id.to_owned(),
+        bundle: request.bundle.to_path_buf(),
+        rootfs: rootfs.to_path_buf(),
+        pid: 0,
+        start_time: 0,
+        created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true),
+        owner: owner(request.who.euid),
+        annotations: annotations.collect(),
+        cgroup: group,
+    }
+}
+
+fn owner(uid: u32) -> String {
+    if uid == 0 { "root".to_owned() } else { uid.to_string() }
+}
+
+fn check_terminal(request: &CreateRequest<'_>) -> Result<()> {
+    match (spec::flag(&request.spec, "/process/terminal"), request.console.is_some()) {
+        (true, false) => Err(Error::Invalid("`process.terminal` is true: use `--console-socket` to receive the terminal".to_owned())),
+        (false, true) => Err(Error::Invalid("`--console-socket` was given but `process.terminal` is false".to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// As runc: each descriptor that is to be kept must exist, which also keeps ours out of that range.
+pub(crate) fn check_preserved(count: u32) -> Result<()> {
+    for fd in 3..3 + count.min(1 << 16) {
+        let open = i32::try_from(fd).ok().is_some_and(|fd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).is_ok());
+        if !open {
+            return Err(Error::Invalid(format!("unable to stat preserved-fd {fd} (of {count} fds): it is not open")));
+        }
+    }
+    Ok(())
+}
+
+/// libcontainer 0.7: makes the default links of `/dev` by joined paths, so a `/dev` that is a symbolic link in the
+/// image would lead it to the host's files (S8, the class of CVE-2026-41579).
+fn check_dev(rootfs: &Path) -> Result<()> {
+    match fs::symlink_metadata(rootfs.join("dev")) {
+        Ok(meta) if !meta.is_dir() => Err(Error::Invalid(format!(
+            "`/dev` of the root file system `{}` is not a directory but {}: refused; hint: rebuild the image with a plain /dev",
+            rootfs.display(),
+            if meta.file_type().is_symlink() { "a symbolic link" } else { "a file" }
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the cgroup and sets its limits and device rules before any process is in it.
+fn account(request: &CreateRequest<'_>, group: &mut Cgroup) -> Result<()> {
+    group.create(request.who.rootless())?;
+    if !group.writable() {
+        return Ok(());
+    }
+    let none = json!({});
+    let resources = request.spec.pointer("/linux/resources").filter(|r| r.is_object()).unwrap_or(&none);
+    group.apply(resources)?;
+    group.apply_devices(spec::list(resources, "/devices"), request.who.rootless())?;
+    Ok(())
+}
+
+fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) -> Result<()> {
+    let root = File::open(rootfs).op(|| format!("open root file system `{}`", rootfs.display()))?;
+    let in_user_namespace =
+        request.who.in_user_namespace || request.who.euid != 0 || spec::namespace(&request.spec, "user") != Namespace::Inherited;
+    let hidden = !container.record.cgroup.writable();
+    let here = view::Circumstances { in_user_namespace, cgroup_hidden: hidden, unified: surroundings::unified(), rootfs: root.as_fd() };
+    let mut view = view::create(&request.spec, here)?;
+    let state = container.state_as(Status::Creating);
+    let hookpoint = Hookpoint::new(&request.spec, &state)?;
+    if let Some(hookpoint) = &hookpoint {
+        view.spec["hooks"] = hookpoint.library_hooks();
+    }
+    let tail = tail(request, container, view.layout, in_user_namespace, &state)?;
+    keyring::join(request, container)?;
+    let oom = oom::Adjusted::set(&request.spec, request.who.rootless())?;
+    let mut surroundings = Surroundings::new();
+    let _namespace = enter(request, &mut view.spec, &mut surroundings, hidden)?;
+    process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;
+    let report = Arc::clone(&tail.report);
+    let launched = engine::create(Launch {
+        id: request.id,
+        bundle: request.bundle,
+        state_dir: &container.dir,
+        view: view.spec,
+        rootfs: rootfs.to_path_buf(),
+        cgroup_path: if hidden { surroundings::HIDDEN_CGROUP } else { container.record.cgroup.path() },
+        socket: NOTIFY_SOCKET,
+        preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
+        no_pivot: request.no_pivot,
+        tail: Rc::new(tail),
+    });
+    drop(oom);
+    surroundings.restore()?;
+    let pid = launched.map_err(|err| match hookpoint.as_ref().and_then(Hookpoint::failure) {
+        Some(text) => Error::Setup(text),
+        None => err,
+    })?;
+    drop(report);
+    container.record.pid = pid;
+    container.record.start_time = pidfd::start_time(pid).op(|| format!("read the start time of process {pid}"))?;
+    container.save()?;
+    request.pid_file.as_deref().map_or(Ok(()), |path| write_pid(path, pid))
+}
+
+/// No trailing newline: conmon-rs parses the whole file as a number.
+pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
+    crate::record::replace_file(path, pid.to_string().as_bytes(), 0o644)
+}
+
+/// Host-owned namespaces are entered by us, a mapped user namespace is made by us, the rest is the library's.
+fn enter(
+    request: &CreateRequest<'_>,
+    view: &mut Value,
+    surroundings: &mut Surroundings,
+    hidden: bool,
+) -> Result<Option<OwnedFd>> {
+    let mut namespace = None;
+    if spec::namespace(&request.spec, "user") != Namespace::Inherited {
+        for (kind, flag, own) in [
+            ("network", CloneFlags::CLONE_NEWNET, "net"),
+            ("ipc", CloneFlags::CLONE_NEWIPC, "ipc"),
+            ("uts", CloneFlags::CLONE_NEWUTS, "uts"),
+        ] {
+            let Namespace::Joined(path) = spec::namespace(&request.spec, kind) else { continue };
+            // One that belongs to the user namespace to be joined can only be entered from inside it.
+            if surroundings.join(path, flag, own).is_ok() {
+                remove_namespace(view, kind);
+            }
+        }
+        let several = ["/linux/uidMappings", "/linux/gidMappings"].iter().any(|key| spec::list(&request.spec, key).len() > 1);
+        if spec::namespace(&request.spec, "user") == Namespace::New && several && request.who.euid == 0 {
+            let fd = usermap::create(&request.spec)?;
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+            set_namespace_path(view, "user", &path);
+            namespace = Some(fd);
+        }
+    }
+    if hidden {
+        surroundings.hide_cgroups()?;
+    }
+    Ok(namespace)
+}
+
+fn namespaces_mut<'a>(view: &'a mut Value) -> Option<&'a mut Vec<Value>> {
+    view.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut)
+}
+
+fn remove_namespace(view: &mut Value, kind: &str) {
+    if let Some(all) = namespaces_mut(view) {
+        all.retain(|ns| ns["type"] != kind);
+    }
+}
+
+fn set_namespace_path(view: &mut Value, kind: &str, path: &str) {
+    if let Some(entry) = namespaces_mut(view).and_then(|all| all.iter_mut().find(|ns| ns["type"] == kind)) {
+        entry["path"] = json!(path);
+    }
+}
+
+fn tail(
+    request: &CreateRequest<'_>,
+    container: &Container,
+    layout: crate::tail::mounts::Layout,
+    in_user_namespace: bool,
+    state: &Value,
+) -> Result<Tail> {
+    let full = &request.spec;
+    let host_path = |path: &str| request.host_paths.get(path).cloned().unwrap_or_else(|| path.to_owned());
+    let devices = Devices::plan(full, host_path, in_user_namespace, layout.own_dev, layout.bound_dev)?;
+    let program = program_plan::from_spec(full, &full["process"], Some(&request.root.cache()))?;
+    let console = request.console.as_ref().map(|socket| console(socket, &full["process"], true)).transpose()?;
+    Ok(Tail {
+        report: Arc::new(SharedText::new().op(|| "map a shared page")?),
+        init: Some(Init {
+            layout,
+            devices,
+            loopback: spec::namespace(full, "network") == Namespace::New,
+            edits: request.edits.clone(),
+            read_only_root: spec::flag(full, "/root/readonly"),
+            start_hooks: spec::list(full, "/hooks/startContainer").to_vec(),
+            state: state_with(state, container),
+        }),
+        console,
+        program,
+        resolved: std::cell::RefCell::default(),
+    })
+}
+
+fn state_with(state: &Value, _: &Container) -> Vec<u8> {
+    let mut state = state.clone();
+    // Inside its own pid namespace the first process is 1; without one the hook sees it as its parent.
+    state["pid"] = json!(1);
+    state["status"] = json!("created");
+    state.to_string().into_bytes()
+}
+
+/// A terminal for `process`, its master sent over `socket`.
+pub(crate) fn console(socket: &OwnedFd, process: &Value, bind: bool) -> Result<Console> {
+    let size = |key: &str| {
+        process.pointer(&format!("/consoleSize/{key}")).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok())
+    };
+    let size = match (size("height"), size("width")) {
+        (Some(rows), Some(columns)) if rows > 0 && columns > 0 => {
+            Some(process::WindowSize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
+        }
+        _ => None,
+    };
+    Ok(Console {
+        socket: socket.try_clone().op(|| "duplicate the console socket")?,
+        size,
+        bind,
+        owner: spec::number(process, "/user/uid").unwrap_or(0),
+    })
+}

@@ -1,0 +1,162 @@
+//! The seam to libcontainer: the only module (with its children) that knows it.
+//!
+//! It is driven at its process-driver level: an in-memory spec goes in, a blocked first process comes out. What
+//! the library is handed is a reduced [`view`] of the spec; the rest is done by [`crate::tail`] inside the
+//! container, called through our [`executor`]. State, cgroups, hooks, identity, seccomp and cleanup are ours.
+//! Every workaround here is tagged `libcontainer 0.7:` and listed in `docs/libcontainer-gaps.md`.
+
+mod capture;
+mod executor;
+pub mod view;
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use libcontainer::container::{Container, ContainerStatus};
+use libcontainer::notify_socket::{NotifyListener, NotifySocket};
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::process::args::{ContainerArgs, ContainerType};
+use libcontainer::process::container_main_process::container_main_process;
+use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::user_ns::UserNamespaceConfig;
+use libcontainer::workload::Executor;
+use serde_json::Value;
+
+use crate::error::{Context, Error, Result};
+use crate::sys::process::SharedText;
+use crate::tail::Tail;
+
+pub use executor::TailExecutor;
+
+/// Everything the library needs to make one process.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// Container id.
+    pub id: &'a str,
+    /// Absolute bundle path.
+    pub bundle: &'a Path,
+    /// `<root>/<id>`.
+    pub state_dir: &'a Path,
+    /// The reduced spec made by [`view`].
+    pub view: Value,
+    /// Absolute root file system.
+    pub rootfs: PathBuf,
+    /// Absolute path of the cgroup below every hierarchy's root; the process is moved there.
+    pub cgroup_path: &'a str,
+    /// File name of the socket on which the process waits for the start signal.
+    pub socket: &'a str,
+    /// Number of descriptors from 3 up that the program keeps.
+    pub preserve_fds: i32,
+    /// `MS_MOVE` instead of `pivot_root`.
+    pub no_pivot: bool,
+    /// What is done inside.
+    pub tail: Rc<Tail>,
+}
+
+/// Makes the container's first process, which then waits for [`release`]. Returns its pid.
+///
+/// # Errors
+/// [`Error::Setup`] with the innermost cause that any of the processes involved reported.
+pub fn create(launch: Launch<'_>) -> Result<i32> {
+    let spec = typed(&launch.view)?;
+    // Only needed to hand hooks an OCI state; without hooks the library never looks at it.
+    let container = Container::new(launch.id, ContainerStatus::Creating, None, launch.bundle, launch.state_dir)
+        .map_err(|err| Error::Setup(err.to_string()))?;
+    let user_namespace = UserNamespaceConfig::new(&spec).map_err(|err| Error::Invalid(format!("user namespace: {err}")))?;
+    drive(launch, spec, ContainerType::InitContainer, Some(container), user_namespace)
+}
+
+/// Makes one more process in a container and lets it run; returns its pid once its program was executed.
+///
+/// # Errors
+/// [`Error::Setup`] with the innermost cause, also when the program itself could not be executed.
+pub fn join(launch: Launch<'_>) -> Result<i32> {
+    let spec = typed(&launch.view)?;
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).op(|| "pipe")?;
+    let kind = ContainerType::TenantContainer { exec_notify_fd: writer.as_raw_fd() };
+    let socket = launch.state_dir.join(launch.socket);
+    let report = Arc::clone(&launch.tail.report);
+    let pid = drive(launch, spec, kind, None, None)?;
+    drop(writer);
+    let released = release(&socket);
+    drop(std::fs::remove_file(&socket));
+    released?;
+    wait_for_program(reader, &report)?;
+    Ok(pid)
+}
+
+/// The pipe closes when the program is executed; anything written to it before is the reason why it was not.
+fn wait_for_program(reader: OwnedFd, report: &SharedText) -> Result<()> {
+    let mut message = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(reader), &mut message).op(|| "read from the new process")?;
+    match report.load() {
+        Some(cause) => Err(Error::Setup(cause)),
+        None if message.is_empty() => Ok(()),
+        None => Err(Error::Setup(message)),
+    }
+}
+
+/// Lets the process that waits on `socket` go on.
+///
+/// # Errors
+/// [`Error::Setup`] when nobody waits there.
+pub fn release(socket: &Path) -> Result<()> {
+    NotifySocket::new(socket).notify_container_start().map_err(|err| match std::error::Error::source(&err) {
+        Some(cause) => Error::Setup(format!("{err}: {cause}")),
+        None => Error::Setup(err.to_string()),
+    })
+}
+
+fn typed(view: &Value) -> Result<Spec> {
+    serde_json::from_value(view.clone()).map_err(|err| Error::Invalid(format!("the spec cannot be run: {err}")))
+}
+
+fn drive(
+    launch: Launch<'_>,
+    spec: Spec,
+    container_type: ContainerType,
+    container: Option<Container>,
+    user_ns_config: Option<UserNamespaceConfig>,
+) -> Result<i32> {
+    let socket = launch.state_dir.join(launch.socket);
+    let notify_listener = NotifyListener::new(&socket).map_err(|err| Error::Setup(err.to_string()))?;
+    let _capture = capture::install(Arc::clone(&launch.tail.report));
+    let executor: Box<dyn Executor> = Box::new(TailExecutor::new(Rc::clone(&launch.tail)));
+    let args = ContainerArgs {
+        container_type,
+        syscall: SyscallType::Linux,
+        spec: Rc::new(spec),
+        rootfs: launch.rootfs,
+        // libcontainer 0.7: its terminal keeps root as owner and no size; ours is made by the tail.
+        console_socket: None,
+        notify_listener,
+        preserve_fds: launch.preserve_fds,
+        container,
+        user_ns_config,
+        cgroup_config: libcgroups::common::CgroupConfig {
+            cgroup_path: PathBuf::from(launch.cgroup_path),
+            // libcontainer 0.7: forced on by user namespaces in its builder; we always hand over a path.
+            systemd_cgroup: false,
+            container_name: launch.id.to_owned(),
+        },
+        detached: true,
+        executor,
+        no_pivot: launch.no_pivot,
+        stdin: None,
+        stdout: None,
+        stderr: None,
+        as_sibling: false,
+        // libcontainer 0.7: writes it before the container is ready and not in one step.
+        pid_file: None,
+    };
+    let pid = container_main_process(&args).map_err(|err| {
+        // libcontainer 0.7: errors lose their cause between its processes; the shared page has the first report.
+        Error::Setup(launch.tail.report.load().unwrap_or_else(|| err.to_string()))
+    });
+    if pid.is_err() {
+        drop(std::fs::remove_file(&socket));
+    }
+    Ok(pid?.as_raw())
+}

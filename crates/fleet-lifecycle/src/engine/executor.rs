@@ -1,0 +1,44 @@
+//! Our executor: the library calls it inside the container, after the root was changed.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+
+use crate::tail::Tail;
+
+/// Runs a [`Tail`] at the two points the library offers.
+#[derive(Debug, Clone)]
+pub struct TailExecutor {
+    tail: Rc<Tail>,
+}
+
+impl TailExecutor {
+    pub(super) fn new(tail: Rc<Tail>) -> Self {
+        Self { tail }
+    }
+}
+
+impl Executor for TailExecutor {
+    /// Before "ready" is reported: a failure here fails `create`.
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        self.tail.prepare().map_err(|err| {
+            let text = err.to_string();
+            self.tail.report.store_first(&text);
+            ExecutorValidationError::ArgValidationError(text)
+        })
+    }
+
+    /// The environment is given to `execve` as it stands in the spec, order and duplicates included.
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        Ok(())
+    }
+
+    /// After `start`; returns only on failure.
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        let text = self.tail.run().to_string();
+        self.tail.report.store_first(&text);
+        Err(ExecutorError::Other(text))
+    }
+}

@@ -1,0 +1,289 @@
+//! The part of the spec that the library is trusted with.
+//!
+//! What is left out is done by the tail: identity, capabilities, seccomp, labels, limits, devices, the terminal,
+//! the working directory, the read-only root, and mounts or mount options that the library cannot do.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::Result;
+use crate::spec::{self, Namespace};
+use crate::tail::mounts::{Fixup, LateMount, Layout};
+
+/// The library's spec and what the tail has to do about mounts.
+#[derive(Debug)]
+pub struct View {
+    /// The reduced spec.
+    pub spec: Value,
+    /// Mounts and mount changes left to the tail.
+    pub layout: Layout,
+}
+
+/// Facts that change how mounts are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// The process cannot make device nodes or mount sysfs without its own network namespace.
+    pub in_user_namespace: bool,
+    /// No cgroup was made for the container; the cgroup file system is hidden from the library.
+    pub cgroup_hidden: bool,
+    /// `/sys/fs/cgroup` of the host is a cgroup2 file system.
+    pub unified: bool,
+    /// The container's root directory.
+    pub rootfs: BorrowedFd<'a>,
+}
+
+/// Reduces `full` for the creation of a container.
+///
+/// # Errors
+/// A mount that cannot be made, by destination.
+pub fn create(full: &Value, here: Circumstances<'_>) -> Result<View> {
+    let mut layout = Layout::default();
+    let mounts = mounts(full, here, &mut layout)?;
+    let mut linux = Map::new();
+    for key in ["namespaces", "uidMappings", "gidMappings", "sysctl", "maskedPaths", "readonlyPaths", "netDevices", "timeOffsets", "personality", "memoryPolicy"] {
+        copy(full, "/linux", key, &mut linux);
+    }
+    if let Some(mode) = spec::text(full, "/linux/rootfsPropagation") {
+        linux.insert("rootfsPropagation".into(), json!(propagation_word(mode)));
+    }
+    let mut spec = base(full, linux);
+    spec["mounts"] = Value::Array(mounts);
+    for key in ["hostname", "domainname"] {
+        if let Some(value) = spec::text(full, &format!("/{key}")).filter(|v| !v.is_empty()) {
+            spec[key] = json!(value);
+        }
+    }
+    for key in ["scheduler", "ioPriority"] {
+        if let Some(value) = full.pointer(&format!("/process/{key}")).filter(|v| !v.is_null()) {
+            spec["process"][key] = value.clone();
+        }
+    }
+    Ok(View { spec, layout })
+}
+
+/// Reduces a container's spec for one more process in it; `namespaces` name what to join by path.
+#[must_use]
+pub fn join(full: &Value, process: &Value, namespaces: Vec<Value>) -> Value {
+    let mut linux = Map::new();
+    copy(full, "/linux", "personality", &mut linux);
+    linux.insert("namespaces".into(), Value::Array(namespaces));
+    let mut spec = base(full, linux);
+    spec["mounts"] = json!([]);
+    for key in ["scheduler", "ioPriority", "execCPUAffinity"] {
+        if let Some(value) = process.get(key).filter(|v| !v.is_null()) {
+            spec["process"][key] = value.clone();
+        }
+    }
+    spec
+}
+
+fn base(full: &Value, linux: Map<String, Value>) -> Value {
+    json!({
+        "ociVersion": full["ociVersion"],
+        "root": {"path": "/", "readonly": false},
+        // The program, its identity and environment are the tail's; HOME keeps the library from looking it up.
+        "process": {"cwd": "/", "args": ["container"], "env": ["HOME=/"], "user": {"uid": 0, "gid": 0}},
+        "linux": linux,
+    })
+}
+
+fn copy(full: &Value, at: &str, key: &str, into: &mut Map<String, Value>) {
+    if let Some(value) = full.pointer(&format!("{at}/{key}")).filter(|v| !v.is_null()) {
+        into.insert(key.to_owned(), value.clone());
+    }
+}
+
+/// libcontainer 0.7: knows the modes without `r` only, and applies them recursively.
+fn propagation_word(mode: &str) -> &str {
+    match mode {
+        "rshared" => "shared",
+        "rslave" => "slave",
+        "rprivate" => "private",
+        "runbindable" => "unbindable",
+        other => other,
+    }
+}
+
+fn mounts(full: &Value, here: Circumstances<'_>, layout: &mut Layout) -> Result<Vec<Value>> {
+    let all = spec::list(full, "/mounts");
+    let dev = all.iter().find(|m| destination(m) == "/dev");
+    // libcontainer 0.7: fails on default links and devices that exist (L12), so a /dev that is not a fresh file
+    // system is replaced by a scratch one while the library works, and made by the tail afterwards.
+    layout.own_dev = dev.is_none_or(is_bind);
+    layout.bound_dev = dev.is_some_and(is_bind);
+    let mut kept = Vec::with_capacity(all.len() + 1);
+    if layout.own_dev {
+        kept.push(json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}));
+    }
+    let own_network = spec::namespace(full, "network") == Namespace::New;
+    for mount in all {
+        let below_dev = destination(mount) == "/dev" || destination(mount).starts_with("/dev/");
+        if layout.own_dev && below_dev {
+            layout.late.push(LateMount::from_spec(mount)?);
+            continue;
+        }
+        let label = spec::text(full, "/linux/mountLabel");
+        if let Some(reduced) = reduce(mount, here, own_network, label, layout) {
+            kept.push(reduced);
+        }
+    }
+    Ok(kept)
+}
+
+fn destination(mount: &Value) -> String {
+    clean(mount["destination"].as_str().unwrap_or_default())
+}
+
+/// Lexically cleans a path: one slash between parts, none at the end, `.` and `..` resolved, absolute.
+#[must_use]
+pub fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            other => parts.push(other),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+fn options(mount: &Value) -> Vec<&str> {
+    spec::list(mount, "/options").iter().filter_map(Value::as_str).collect()
+}
+
+fn is_bind(mount: &Value) -> bool {
+    mount["type"] == "bind" || options(mount).iter().any(|o| matches!(*o, "bind" | "rbind"))
+}
+
+/// One mount as the library can do it, or `None` when the tail does it all.
+fn reduce(mount: &Value, here: Circumstances<'_>, own_network: bool, label: Option<&str>, layout: &mut Layout) -> Option<Value> {
+    let to = destination(mount);
+    let bind = is_bind(mount);
+    let kind = mount["type"].as_str().unwrap_or(if bind { "bind" } else { "none" });
+    if kind == "sysfs" && here.in_user_namespace && !own_network {
+        // The kernel mounts sysfs only for the owner of the network namespace: show the host's, as crun does.
+        return Some(host_sysfs(&to, &options(mount), layout));
+    }
+    if kind == "cgroup" && here.cgroup_hidden && !here.unified {
+        layout.late.push(LateMount::empty_tmpfs(&to));
+        return None;
+    }
+    let mut fixup = Fixup::new(&to);
+    let mut kept: Vec<String> = Vec::new();
+    for option in options(mount) {
+        if !fixup.take(option, bind) {
+            kept.push(option.to_owned());
+        }
+    }
+    if kind == "cgroup" && options(mount).contains(&"ro") {
+        fixup.make_read_only();
+    }
+    if kind == "tmpfs" && fixup.copy_up() {
+        layout.copy_up.push(to.clone());
+    }
+    if kind == "tmpfs" && !kept.iter().any(|o| o.starts_with("mode=")) {
+        // libcontainer 0.7: a tmpfs without mode does not take that of the directory it covers (L18).
+        kept.extend(covered_mode(here.rootfs, &to).map(|mode| format!("mode={mode:o}")));
+    }
+    if let Some(label) = label.filter(|l| !l.is_empty() && matches!(kind, "tmpfs" | "devpts" | "mqueue") && selinux()) {
+        kept.push(format!("context=\"{label}\""));
+    }
+    if to == "/dev" && options(mount).contains(&"ro") {
+        layout.read_only_dev = true;
+    }
+    if fixup.needed() {
+        layout.fixups.push(fixup);
+    }
+    let mut out = json!({"destination": to, "options": kept});
+    // libcontainer 0.7: a mount without source is an error (L2).
+    out["source"] = json!(mount["source"].as_str().filter(|s| !s.is_empty()).unwrap_or(kind));
+    if kind == "cgroup" && here.cgroup_hidden {
+        out["type"] = json!("cgroup2");
+    } else if kind != "none" || mount.get("type").is_some() {
+        out["type"] = json!(kind);
+    }
+    Some(out)
+}
+
+fn host_sysfs(to: &str, given: &[&str], layout: &mut Layout) -> Value {
+    let mut fixup = Fixup::new(to);
+    fixup.take("rslave", true);
+    layout.fixups.push(fixup);
+    let mut all = vec!["rbind".to_owned()];
+    all.extend(given.iter().filter(|o| matches!(**o, "ro" | "nosuid" | "nodev" | "noexec")).map(|o| (*o).to_owned()));
+    json!({"destination": to, "type": "bind", "source": "/sys", "options": all})
+}
+
+fn covered_mode(rootfs: BorrowedFd<'_>, to: &str) -> Option<u32> {
+    let path = std::ffi::CString::new(to).ok()?;
+    let fd = crate::sys::mount::open_in_root(rootfs, &path, libc::O_PATH | libc::O_DIRECTORY).ok()?;
+    let stat = nix::sys::stat::fstat(std::os::fd::AsRawFd::as_raw_fd(&fd)).ok()?;
+    Some(stat.st_mode & 0o7777)
+}
+
+fn selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn view(mounts: Value) -> View {
+        let root = std::fs::File::open("/").unwrap();
+        let full = json!({"ociVersion": "1.0.2", "mounts": mounts, "linux": {"rootfsPropagation": "rslave", "namespaces": [{"type": "mount"}], "seccomp": {}}, "process": {"args": ["x"]}});
+        let here = Circumstances { in_user_namespace: false, cgroup_hidden: false, unified: false, rootfs: root.as_fd() };
+        create(&full, here).unwrap()
+    }
+
+    #[test]
+    fn clean_paths() {
+        for (from, to) in [("/a//b/", "/a/b"), ("/", "/"), ("a", "/a"), ("/../../etc", "/etc"), ("/a/./b/../c", "/a/c")] {
+            assert_eq!(clean(from), to);
+        }
+    }
+
+    #[test]
+    fn propagation_is_left_to_the_tail() {
+        let got = view(json!([
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+            {"destination": "/v", "type": "bind", "source": "/tmp", "options": ["rbind", "rshared", "ro"]},
+        ]));
+        assert_eq!(got.spec["mounts"][1]["options"], json!(["rbind", "ro"]));
+        assert_eq!(got.layout.fixups.len(), 1);
+        assert_eq!(got.spec["linux"]["rootfsPropagation"], "slave");
+        assert!(got.spec["linux"].get("seccomp").is_none());
+        assert!(!got.layout.own_dev);
+    }
+
+    #[test]
+    fn a_bound_dev_is_made_late() {
+        let got = view(json!([
+            {"destination": "/proc", "type": "proc"},
+            {"destination": "/dev/", "type": "bind", "source": "/dev", "options": ["rbind"]},
+            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm"},
+        ]));
+        assert!(got.layout.own_dev && got.layout.bound_dev);
+        assert_eq!(got.layout.late.len(), 2);
+        let kept: Vec<_> = got.spec["mounts"].as_array().unwrap().iter().map(|m| m["destination"].clone()).collect();
+        assert_eq!(kept, [json!("/dev"), json!("/proc")]);
+        assert_eq!(got.spec["mounts"][1]["source"], "proc");
+    }
+
+    #[test]
+    fn copy_up_is_taken_out_of_the_options() {
+        let got = view(json!([
+            {"destination": "/dev", "type": "tmpfs"},
+            {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["rw", "tmpcopyup", "mode=700"]},
+        ]));
+        assert_eq!(got.layout.copy_up, ["/run"]);
+        assert_eq!(got.spec["mounts"][1]["options"], json!(["rw", "mode=700"]));
+    }
+}

@@ -1,0 +1,153 @@
+//! `exec`: one more process in a container.
+//!
+//! libcontainer 0.7: its own builder for this drops the seccomp profile (S1) and does not enter the container's
+//! user namespace (S2); here every namespace of the container is joined by descriptor, and the tail is the same
+//! as for the first process.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::engine::{self, Launch, view};
+use crate::error::{Context, Error, Result};
+use crate::record::{Container, Status};
+use crate::root::{Identity, StateRoot};
+use crate::surroundings::{self, Surroundings};
+use crate::sys::process::{self, SharedText};
+use crate::tail::Tail;
+use crate::{create, oom, program_plan, spec};
+
+/// What `exec` is asked for.
+#[derive(Debug)]
+pub struct ExecRequest<'a> {
+    /// State root.
+    pub root: &'a StateRoot,
+    /// Who runs us.
+    pub who: &'a Identity,
+    /// A `process` object (`runtime-spec config.md#process`).
+    pub process: Value,
+    /// Where the pid is written.
+    pub pid_file: Option<PathBuf>,
+    /// Takes the terminal's master.
+    pub console: Option<OwnedFd>,
+    /// Descriptors from 3 up that the program keeps.
+    pub preserve_fds: u32,
+    /// Go on in a paused container.
+    pub ignore_paused: bool,
+    /// A cgroup below the container's own.
+    pub sub_cgroup: Option<String>,
+}
+
+/// Namespace type in the spec, and its file under `/proc/PID/ns`.
+const NAMESPACE_FILES: [(&str, &str); 8] = [
+    ("user", "user"),
+    ("pid", "pid"),
+    ("network", "net"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("cgroup", "cgroup"),
+    ("time", "time"),
+    ("mount", "mnt"),
+];
+
+/// Runs the process and returns its pid once its program was executed.
+///
+/// # Errors
+/// [`Error::NotRunning`] or [`Error::WrongStatus`] by the container's state, else what failed. No pid file is
+/// written on failure: conmon tells a failed runtime from a failed command by that.
+pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
+    check_status(container, request.ignore_paused)?;
+    let full = container.spec()?;
+    spec::check_process(&json!({"process": request.process}), "/process")?;
+    create::check_preserved(request.preserve_fds)?;
+    let open = namespaces(container.record.pid, &full)?;
+    let entries = open.iter().map(|(kind, fd)| json!({"type": kind, "path": format!("/proc/self/fd/{}", fd.as_raw_fd())}));
+    let view = view::join(&full, &request.process, entries.collect());
+    let tail = Tail {
+        report: Arc::new(SharedText::new().op(|| "map a shared page")?),
+        init: None,
+        console: request.console.as_ref().map(|socket| create::console(socket, &request.process, false)).transpose()?,
+        program: program_plan::from_spec(&full, &request.process, Some(&request.root.cache()))?,
+        resolved: std::cell::RefCell::default(),
+    };
+    let hidden = !container.record.cgroup.writable();
+    let target = cgroup_target(container, request.sub_cgroup.as_deref(), hidden)?;
+    let oom = oom::Adjusted::set(&json!({"process": request.process}), request.who.rootless())?;
+    let mut surroundings = Surroundings::new();
+    if hidden {
+        surroundings.hide_cgroups()?;
+    }
+    process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;
+    let launched = engine::join(Launch {
+        id: &container.record.id,
+        bundle: &container.record.bundle,
+        state_dir: &container.dir,
+        view,
+        rootfs: container.record.rootfs.clone(),
+        cgroup_path: &target,
+        socket: &format!("exec-{}.sock", std::process::id()),
+        preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
+        no_pivot: false,
+        tail: Rc::new(tail),
+    });
+    drop(oom);
+    surroundings.restore()?;
+    let pid = launched?;
+    request.pid_file.as_deref().map_or(Ok(()), |path: &Path| create::write_pid(path, pid))?;
+    Ok(pid)
+}
+
+fn check_status(container: &Container, ignore_paused: bool) -> Result<()> {
+    match container.status() {
+        Status::Running | Status::Created => Ok(()),
+        Status::Paused if ignore_paused => Ok(()),
+        Status::Paused => Err(Error::WrongStatus {
+            verb: "exec in",
+            id: container.record.id.clone(),
+            status: "paused".to_owned(),
+            hint: "; hint: resume it first or use `--ignore-paused`",
+        }),
+        Status::Stopped | Status::Creating => Err(Error::NotRunning(container.record.id.clone())),
+    }
+}
+
+/// Opens the namespaces of the container that are not our own.
+fn namespaces(pid: i32, full: &Value) -> Result<Vec<(&'static str, File)>> {
+    let mut open = Vec::new();
+    for (kind, file) in NAMESPACE_FILES {
+        if spec::namespace(full, kind) == spec::Namespace::Inherited {
+            continue;
+        }
+        let path = format!("/proc/{pid}/ns/{file}");
+        let theirs = File::open(&path).op(|| format!("open namespace `{path}`"))?;
+        let ours = std::fs::metadata(format!("/proc/self/ns/{file}")).op(|| format!("stat own {kind} namespace"))?;
+        let meta = theirs.metadata().op(|| format!("stat namespace `{path}`"))?;
+        // Joining the user namespace one is in already is an error (`man 2 setns`).
+        if (meta.st_dev(), meta.st_ino()) != (ours.st_dev(), ours.st_ino()) {
+            open.push((kind, theirs));
+        }
+    }
+    Ok(open)
+}
+
+fn cgroup_target(container: &Container, sub: Option<&str>, hidden: bool) -> Result<String> {
+    if hidden {
+        return match sub {
+            Some(_) => Err(Error::Invalid("`--cgroup` needs a container with a cgroup of its own".to_owned())),
+            None => Ok(surroundings::HIDDEN_CGROUP.to_owned()),
+        };
+    }
+    let base = container.record.cgroup.exec_target(container.record.pid);
+    match sub {
+        None => Ok(base),
+        Some(sub) if sub.contains("..") || sub.contains(':') => {
+            Err(Error::Invalid(format!("`--cgroup {sub}` does not name a cgroup below the container's own")))
+        }
+        Some(sub) => Ok(format!("{}/{}", container.record.cgroup.path().trim_end_matches('/'), sub.trim_start_matches('/'))),
+    }
+}

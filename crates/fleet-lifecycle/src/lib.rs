@@ -1,0 +1,41 @@
+//! Containers over libcontainer: create, start, exec, kill, delete, state, cgroup, devices, seccomp, console.
+//!
+//! One module per verb, one per gap of the library. Nothing here knows what a GPU is.
+
+pub mod capabilities;
+pub mod cgroup;
+pub mod console_socket;
+pub mod copyup;
+pub mod create;
+pub mod delete;
+pub mod engine;
+pub mod error;
+pub mod exec;
+pub mod features;
+pub mod foreground;
+pub mod hookpoint;
+pub mod hooks;
+pub mod id;
+mod keyring;
+pub mod kill;
+pub mod labels;
+mod oom;
+pub mod pause;
+pub mod pidfd;
+pub mod program;
+mod program_plan;
+pub mod record;
+pub mod rlimits;
+pub mod root;
+pub mod seccomp;
+pub mod selfexe;
+pub mod signal;
+pub mod spec;
+pub mod spec_template;
+pub mod start;
+mod surroundings;
+pub mod sys;
+pub mod tail;
+mod usermap;
+
+pub use error::{Error, Result};

@@ -1,0 +1,52 @@
+//! From a spec's `process` to the program that the tail runs.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::capabilities::Sets;
+use crate::error::{Error, Result};
+use crate::tail::Program;
+use crate::{seccomp, spec};
+
+/// Reads `process`; the seccomp profile is the container's, for its first and every later process.
+///
+/// # Errors
+/// A field that cannot be honoured.
+pub(crate) fn from_spec(full: &Value, process: &Value, cache: Option<&Path>) -> Result<Program> {
+    let sets = Sets::from_spec(process.get("capabilities").filter(|c| !c.is_null()));
+    let filter = match full.pointer("/linux/seccomp").filter(|s| s.is_object()) {
+        Some(profile) => seccomp::load(profile, cache)?,
+        None => None,
+    };
+    Ok(Program {
+        args: spec::strings(process, "/args"),
+        env: spec::strings(process, "/env"),
+        cwd: spec::text(process, "/cwd").unwrap_or("/").to_owned(),
+        uid: spec::number(process, "/user/uid").unwrap_or(0),
+        gid: spec::number(process, "/user/gid").unwrap_or(0),
+        groups: groups(full, process)?,
+        umask: spec::number(process, "/user/umask"),
+        rlimits: spec::list(process, "/rlimits").to_vec(),
+        capabilities: sets.map_err(|err| Error::Invalid(err.to_string()))?,
+        no_new_privileges: spec::flag(process, "/noNewPrivileges"),
+        seccomp: filter,
+        selinux_label: spec::text(process, "/selinuxLabel").filter(|l| !l.is_empty()).map(str::to_owned),
+        apparmor_profile: spec::text(process, "/apparmorProfile").filter(|p| !p.is_empty()).map(str::to_owned),
+    })
+}
+
+fn groups(full: &Value, process: &Value) -> Result<Option<Vec<u32>>> {
+    // Podman's `--group-add keep-groups` (documented as crun's).
+    if spec::annotation(full, "run.oci.keep_original_groups") == Some("1") {
+        return Ok(None);
+    }
+    spec::list(process, "/user/additionalGids")
+        .iter()
+        .map(|gid| {
+            let number = gid.as_u64().and_then(|n| u32::try_from(n).ok());
+            number.ok_or_else(|| Error::Invalid(format!("`process.user.additionalGids` has the unusable entry {gid}")))
+        })
+        .collect::<Result<Vec<u32>>>()
+        .map(Some)
+}

@@ -1,0 +1,184 @@
+//! System calls on the way into the program: signals, limits, capabilities, seccomp, execution.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+fn check(ret: libc::c_long) -> io::Result<libc::c_long> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+}
+
+/// `man 2 pidfd_open`; the descriptor is close-on-exec.
+///
+/// # Errors
+/// As the system call.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: integers only.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: the kernel just returned this descriptor to us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `man 2 pidfd_send_signal`.
+///
+/// # Errors
+/// As the system call.
+pub fn pidfd_send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo asks for the default one.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0) }).map(drop)
+}
+
+/// Puts one signal's disposition back to the default; numbers that have none are left alone.
+pub fn reset_disposition(signal: i32) {
+    // SAFETY: SIG_DFL is a valid disposition; an invalid number only makes the call fail.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// `man 2 setrlimit` by number.
+///
+/// # Errors
+/// As the system call.
+pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the kernel reads one rlimit.
+    check(libc::c_long::from(unsafe { libc::setrlimit(resource, std::ptr::from_ref(&limit)) })).map(drop)
+}
+
+/// Effective, permitted and inheritable sets as bits by capability number.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct CapabilitySets {
+    /// Effective.
+    pub effective: u64,
+    /// Permitted.
+    pub permitted: u64,
+    /// Inheritable.
+    pub inheritable: u64,
+}
+
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct Data {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3` of `<linux/capability.h>`.
+const VERSION_3: u32 = 0x2008_0522;
+
+/// Sets all three sets in one call (`man 2 capset`): single steps refuse valid combinations.
+///
+/// # Errors
+/// As the system call.
+#[allow(clippy::cast_possible_truncation)]
+pub fn set_capabilities(sets: CapabilitySets) -> io::Result<()> {
+    let header = Header { version: VERSION_3, pid: 0 };
+    let word = |shift: u32| Data {
+        effective: (sets.effective >> shift) as u32,
+        permitted: (sets.permitted >> shift) as u32,
+        inheritable: (sets.inheritable >> shift) as u32,
+    };
+    let data = [word(0), word(32)];
+    // SAFETY: header and the two data words of version 3 live for the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), data.as_ptr()) }).map(drop)
+}
+
+/// Reads the three sets (`man 2 capget`).
+///
+/// # Errors
+/// As the system call.
+pub fn capabilities() -> io::Result<CapabilitySets> {
+    let mut header = Header { version: VERSION_3, pid: 0 };
+    let mut data = [Data::default(); 2];
+    // SAFETY: the kernel writes two data words of version 3.
+    check(unsafe { libc::syscall(libc::SYS_capget, std::ptr::from_mut(&mut header), data.as_mut_ptr()) })?;
+    let join = |low: u32, high: u32| u64::from(low) | (u64::from(high) << 32);
+    Ok(CapabilitySets {
+        effective: join(data[0].effective, data[1].effective),
+        permitted: join(data[0].permitted, data[1].permitted),
+        inheritable: join(data[0].inheritable, data[1].inheritable),
+    })
+}
+
+/// Whether a capability is in the bounding set; an error means that the kernel does not know it.
+///
+/// # Errors
+/// `EINVAL` for an unknown number.
+pub fn bounding_has(capability: u32) -> io::Result<bool> {
+    // SAFETY: integers only.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(capability), 0, 0, 0) }))
+        .map(|set| set == 1)
+}
+
+/// Takes a capability out of the bounding set.
+///
+/// # Errors
+/// `EPERM` without `CAP_SETPCAP`.
+pub fn bounding_drop(capability: u32) -> io::Result<()> {
+    // SAFETY: integers only.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) })).map(drop)
+}
+
+/// Empties the ambient set.
+///
+/// # Errors
+/// `EINVAL` before Linux 4.3.
+pub fn ambient_clear() -> io::Result<()> {
+    // SAFETY: integers only.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) })).map(drop)
+}
+
+/// Puts a capability into the ambient set.
+///
+/// # Errors
+/// `EPERM` unless it is permitted and inheritable.
+pub fn ambient_raise(capability: u32) -> io::Result<()> {
+    let raise = libc::PR_CAP_AMBIENT_RAISE;
+    // SAFETY: integers only.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, libc::c_ulong::from(capability), 0, 0) })).map(drop)
+}
+
+/// Installs a filter program (`man 2 seccomp`, `SECCOMP_SET_MODE_FILTER`).
+///
+/// # Errors
+/// As the system call; `EINVAL` for a program that is none.
+pub fn install_filter(program: &[u8], flags: u32) -> io::Result<()> {
+    let size = std::mem::size_of::<libc::sock_filter>();
+    if program.is_empty() || program.len() % size != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let code = |at: usize| u16::from_ne_bytes([program[at], program[at + 1]]);
+    let word = |at: usize| u32::from_ne_bytes([program[at], program[at + 1], program[at + 2], program[at + 3]]);
+    let mut filter: Vec<libc::sock_filter> = (0..program.len() / size)
+        .map(|n| n * size)
+        .map(|at| libc::sock_filter { code: code(at), jt: program[at + 2], jf: program[at + 3], k: word(at + 4) })
+        .collect();
+    let length = u16::try_from(filter.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its instructions live for the call; the kernel copies them.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
+    })
+    .map(drop)
+}
+
+/// `man 2 execve`; returns only the cause of a failure.
+#[must_use]
+pub fn exec(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, envp) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end in a null pointer and outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}

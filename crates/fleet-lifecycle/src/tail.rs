@@ -1,0 +1,210 @@
+//! What happens inside the container after its root was changed and before its program runs.
+//!
+//! [`Tail::prepare`] runs before "ready" is reported, so that a failure fails `create` (or `exec`);
+//! [`Tail::run`] runs after `start` and ends in `execve`. Both run as root of the container's user namespace with
+//! all capabilities; the drop is unconditional and read back.
+
+pub mod console;
+pub mod devices;
+mod home;
+mod identity;
+pub mod mounts;
+mod workdir;
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fleet_rootfs::RootfsEdit;
+use serde_json::Value;
+
+use crate::capabilities::{self, Sets};
+use crate::error::{Context, Error, Result, errno_text};
+use crate::seccomp::{self, Filter};
+use crate::sys::process::{self, SharedText};
+use crate::{hooks, labels, program, rlimits, signal};
+
+use console::Console;
+use devices::Devices;
+use mounts::Layout;
+
+/// What only a container's first process does.
+#[derive(Debug, Default)]
+pub struct Init {
+    /// Mounts left to us.
+    pub layout: Layout,
+    /// Device nodes.
+    pub devices: Devices,
+    /// Bring `lo` up: the network namespace is new.
+    pub loopback: bool,
+    /// Changes inside the root file system that hooks of other runtimes would make.
+    pub edits: Vec<RootfsEdit>,
+    /// Remount `/` read-only when all is in place.
+    pub read_only_root: bool,
+    /// Hooks of stage `startContainer`.
+    pub start_hooks: Vec<Value>,
+    /// OCI state for these hooks.
+    pub state: Vec<u8>,
+}
+
+/// The program and who it runs as.
+#[derive(Debug)]
+pub struct Program {
+    /// `process.args`.
+    pub args: Vec<String>,
+    /// `process.env`, in order.
+    pub env: Vec<String>,
+    /// `process.cwd`.
+    pub cwd: String,
+    /// User id in the container.
+    pub uid: u32,
+    /// Group id in the container.
+    pub gid: u32,
+    /// Supplementary groups; `None` keeps those of the caller (`run.oci.keep_original_groups`).
+    pub groups: Option<Vec<u32>>,
+    /// `process.user.umask`.
+    pub umask: Option<u32>,
+    /// `process.rlimits`.
+    pub rlimits: Vec<Value>,
+    /// Capability sets.
+    pub capabilities: Sets,
+    /// `process.noNewPrivileges`.
+    pub no_new_privileges: bool,
+    /// Compiled seccomp filter.
+    pub seccomp: Option<Filter>,
+    /// `process.selinuxLabel`.
+    pub selinux_label: Option<String>,
+    /// `process.apparmorProfile`.
+    pub apparmor_profile: Option<String>,
+}
+
+/// The work, and the page on which a failure is reported.
+#[derive(Debug)]
+pub struct Tail {
+    /// First error of any process involved.
+    pub report: Arc<SharedText>,
+    /// First-process work; `None` for `exec`.
+    pub init: Option<Init>,
+    /// Terminal, when one is wanted.
+    pub console: Option<Console>,
+    /// The program.
+    pub program: Program,
+    /// Found by `prepare`, executed by `run`.
+    pub resolved: RefCell<PathBuf>,
+}
+
+impl Tail {
+    /// Everything that can fail and is not the program itself.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn prepare(&self) -> Result<()> {
+        process::set_name(c"fleet:[INIT]");
+        // The runtime's own standard disposition (SIGPIPE ignored) must not reach the program.
+        signal::reset_all().op(|| "reset signals")?;
+        if let Some(init) = &self.init {
+            init.layout.apply()?;
+            init.devices.make()?;
+            if init.loopback {
+                loopback()?;
+            }
+            edit_root(&init.edits)?;
+            if init.layout.read_only_dev {
+                read_only("/dev")?;
+            }
+        }
+        if let Some(console) = &self.console {
+            console.open()?;
+        }
+        let program = &self.program;
+        identity::own_stdio(program.uid);
+        if let Some(init) = &self.init {
+            workdir::make(&program.cwd)?;
+            if init.read_only_root {
+                read_only("/")?;
+            }
+        }
+        rlimits::apply(&program.rlimits).map_err(|err| Error::Setup(err.to_string()))?;
+        let entered = workdir::enter(&program.cwd);
+        capabilities::drop_bounding(&program.capabilities).op(|| "drop the capability bounding set")?;
+        identity::switch(program)?;
+        if entered.is_err() {
+            workdir::enter(&program.cwd)?;
+        }
+        workdir::verify()?;
+        self.resolve()
+    }
+
+    fn resolve(&self) -> Result<()> {
+        let program = &self.program;
+        let name = program.args.first().map(String::as_str).unwrap_or_default();
+        let path = program::resolve(name, &program.env).map_err(|err| Error::Setup(err.to_string()))?;
+        *self.resolved.borrow_mut() = path;
+        Ok(())
+    }
+
+    /// Runs the program; returns only when that failed.
+    pub fn run(&self) -> Error {
+        match self.become_program() {
+            Ok(err) | Err(err) => err,
+        }
+    }
+
+    fn become_program(&self) -> Result<Error> {
+        let program = &self.program;
+        if let Some(mask) = program.umask {
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+        }
+        labels::apply(program.selinux_label.as_deref(), program.apparmor_profile.as_deref())
+            .map_err(|err| Error::Setup(err.to_string()))?;
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before the capabilities go
+        // (`man 2 seccomp`); with it, as late as possible.
+        if !program.no_new_privileges {
+            install(program.seccomp.as_ref())?;
+        }
+        capabilities::apply(&program.capabilities).map_err(|err| Error::Setup(err.to_string()))?;
+        if let Some(init) = &self.init {
+            for hook in &init.start_hooks {
+                hooks::run("startContainer", hook, &init.state, &hooks::HookEnv::default())?;
+            }
+        }
+        if program.no_new_privileges {
+            process::set_no_new_privileges().op(|| "set no_new_privs")?;
+            install(program.seccomp.as_ref())?;
+        }
+        let env = home::complete(&program.env, program.uid);
+        let path = self.resolved.borrow();
+        let err = program::exec(&path, &program.args, &env);
+        Ok(Error::Setup(format!("exec `{}`: {}", path.display(), errno_text(&err))))
+    }
+}
+
+fn install(filter: Option<&Filter>) -> Result<()> {
+    match filter {
+        Some(filter) => seccomp::install(filter).op(|| "install the seccomp filter"),
+        None => Ok(()),
+    }
+}
+
+fn edit_root(edits: &[RootfsEdit]) -> Result<()> {
+    if edits.is_empty() {
+        return Ok(());
+    }
+    let root = std::fs::File::open("/").op(|| "open the container's root")?;
+    fleet_rootfs::apply(std::os::fd::AsFd::as_fd(&root), edits).map_err(|err| Error::Setup(err.to_string()))?;
+    Ok(())
+}
+
+fn read_only(path: &str) -> Result<()> {
+    use crate::sys::mount::{Attributes, attr, set_attributes};
+    let mount = std::fs::File::open(path).op(|| format!("open `{path}`"))?;
+    set_attributes(std::os::fd::AsFd::as_fd(&mount), Attributes { set: attr::RDONLY, ..Attributes::default() })
+        .op(|| format!("make `{path}` read-only"))
+}
+
+/// libcontainer 0.7: leaves the loopback device of a new network namespace down (L17).
+fn loopback() -> Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).op(|| "open a socket")?;
+    process::loopback_up(std::os::fd::AsFd::as_fd(&fd)).op(|| "bring up the loopback interface")
+}

@@ -1,0 +1,88 @@
+//! A user namespace with several id mappings, made and mapped by ourselves.
+//!
+//! libcontainer 0.7: runs `newuidmap` for more than one mapping even as root, and ignores its result (row 14). With
+//! the right to write the maps, a short-lived process holds a new namespace while we map it; the library then
+//! joins it by path.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, pipe2};
+use serde_json::Value;
+
+use crate::error::{Context, Error, Result};
+use crate::spec;
+use crate::sys::process;
+
+/// Makes a namespace with the mappings of `linux`; the descriptor keeps it alive.
+///
+/// # Errors
+/// The step that failed.
+pub fn create(full: &Value) -> Result<OwnedFd> {
+    let (wait, go) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).op(|| "pipe")?;
+    let (ready, tell) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).op(|| "pipe")?;
+    let child = match process::fork().op(|| "fork")? {
+        ForkResult::Child => {
+            drop((go, ready));
+            hold(wait, tell);
+        }
+        ForkResult::Parent { child } => child,
+    };
+    drop((wait, tell));
+    let mapped = map(full, child.as_raw(), ready);
+    drop(go);
+    drop(waitpid(child, None));
+    mapped
+}
+
+/// The child: new namespace, one byte, then wait until the parent is done.
+fn hold(wait: OwnedFd, tell: OwnedFd) -> ! {
+    if process::set_dumpable(true).is_ok() && unshare(CloneFlags::CLONE_NEWUSER).is_ok() {
+        let _ = File::from(tell).write_all(b"1");
+        let _ = File::from(wait).read(&mut [0]);
+    }
+    process::leave(0)
+}
+
+fn map(full: &Value, pid: i32, ready: OwnedFd) -> Result<OwnedFd> {
+    let mut byte = [0];
+    File::from(ready)
+        .read_exact(&mut byte)
+        .map_err(|_| Error::Setup("a new user namespace cannot be made; hint: see `sysctl user.max_user_namespaces`".to_owned()))?;
+    for (file, key) in [("uid_map", "/linux/uidMappings"), ("gid_map", "/linux/gidMappings")] {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, lines(full, key)?).op(|| format!("write {file} of the container"))?;
+    }
+    Ok(File::open(format!("/proc/{pid}/ns/user")).op(|| "open the new user namespace")?.into())
+}
+
+fn lines(full: &Value, key: &str) -> Result<String> {
+    let field = |mapping: &Value, name: &str| {
+        mapping.get(name).and_then(Value::as_u64).ok_or_else(|| {
+            Error::Invalid(format!("`{}` has an entry without `{name}`", key.trim_start_matches('/').replace('/', ".")))
+        })
+    };
+    let mut text = String::new();
+    for mapping in spec::list(full, key) {
+        let (inside, outside, size) = (field(mapping, "containerID")?, field(mapping, "hostID")?, field(mapping, "size")?);
+        text.push_str(&format!("{inside} {outside} {size}\n"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn map_lines() {
+        let full = json!({"linux": {"uidMappings": [{"containerID": 0, "hostID": 100_000, "size": 5}, {"containerID": 5, "hostID": 9, "size": 1}], "gidMappings": [{"containerID": 0}]}});
+        assert_eq!(lines(&full, "/linux/uidMappings").unwrap(), "0 100000 5\n5 9 1\n");
+        assert!(lines(&full, "/linux/gidMappings").unwrap_err().to_string().contains("linux.gidMappings"));
+    }
+}

@@ -1,0 +1,413 @@
+//! What was typed: the same grammar as crun and runc, so that engines need not know the difference.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+/// Outcome of reading the arguments.
+pub(crate) enum Parsed {
+    /// A verb to run.
+    Run(Box<Command>),
+    /// Help or version: print and succeed.
+    Text(String),
+    /// What is wrong with the arguments, one line.
+    Usage(String),
+}
+
+/// OCI runtime with CDI device injection, compatible with crun and runc.
+#[derive(Parser, Debug)]
+#[command(name = "fleet-nvidia", disable_version_flag = true, args_override_self = true, disable_help_subcommand = true)]
+pub(crate) struct Command {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+}
+
+/// Options before the verb; each may be given several times, the last wins (conmon-rs doubles them).
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Global {
+    /// State root (default: /run/fleet-nvidia, rootless $XDG_RUNTIME_DIR/fleet-nvidia)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Append the fatal error to FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<String>,
+    /// Format of the log
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    pub(crate) log_format: String,
+    /// Least severe records that are logged
+    #[arg(long, value_name = "LEVEL", value_parser = ["debug", "info", "warning", "warn", "error"])]
+    pub(crate) log_level: Option<String>,
+    /// Log every decision
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Let systemd manage cgroups
+    #[arg(long)]
+    pub(crate) systemd_cgroup: bool,
+    /// Who manages cgroups
+    #[arg(long, value_name = "MANAGER", value_parser = ["cgroupfs", "systemd", "disabled"])]
+    pub(crate) cgroup_manager: Option<String>,
+    /// Rootless mode; detected, accepted for compatibility
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = ["true", "false", "auto"])]
+    pub(crate) rootless: Option<String>,
+    /// Configuration file (default: /etc/fleet-nvidia/config.toml)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the version
+    #[arg(long, short = 'v')]
+    pub(crate) version: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// Create a container; its program waits for `start`
+    Create(Create),
+    /// Run the program of a created container
+    Start(Id),
+    /// Print the state of a container as JSON
+    State(Id),
+    /// Send a signal to a container's first process
+    Kill(Kill),
+    /// Remove a container
+    Delete(Delete),
+    /// Create and start a container, and wait for it
+    Run(Run),
+    /// Run one more process in a container
+    Exec(Exec),
+    /// List the processes of a container
+    Ps(Ps),
+    /// List containers
+    List(List),
+    /// Freeze a container
+    Pause(Id),
+    /// Thaw a container
+    Resume(Id),
+    /// Change the resource limits of a container
+    Update(Box<Update>),
+    /// Print resource statistics and OOM events
+    Events(Events),
+    /// Print what this runtime supports as JSON
+    Features,
+    /// Write a spec template
+    Spec(Spec),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Id {
+    /// Container id
+    pub(crate) id: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    pub(crate) common: Making,
+    /// Accepted for compatibility: create always detaches
+    #[arg(long, short = 'd', hide = true)]
+    pub(crate) detach: bool,
+    /// Container id
+    pub(crate) id: String,
+}
+
+/// Options shared by `create` and `run`.
+#[derive(Args, Debug)]
+pub(crate) struct Making {
+    /// Bundle directory
+    #[arg(long, short = 'b', value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// Spec file, relative to the bundle
+    #[arg(long, short = 'f', value_name = "FILE", default_value = "config.json")]
+    pub(crate) config: PathBuf,
+    /// Unix socket that receives the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// File that receives the pid
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Use MS_MOVE instead of pivot_root
+    #[arg(long)]
+    pub(crate) no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    pub(crate) no_new_keyring: bool,
+    /// Number of descriptors from 3 up to pass on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) common: Making,
+    /// Do not wait for the container
+    #[arg(long, short = 'd')]
+    pub(crate) detach: bool,
+    /// Keep the container after it ended
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Accepted for compatibility
+    #[arg(long)]
+    pub(crate) no_subreaper: bool,
+    /// Container id
+    pub(crate) id: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Kill {
+    /// Signal every process of the container
+    #[arg(long, short = 'a')]
+    pub(crate) all: bool,
+    /// Container id
+    pub(crate) id: String,
+    /// Name or number
+    #[arg(default_value = "TERM")]
+    pub(crate) signal: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Delete {
+    /// Kill a running container first; an unknown one is no error
+    #[arg(long, short = 'f')]
+    pub(crate) force: bool,
+    /// Container id
+    pub(crate) id: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    /// JSON file with a process object
+    #[arg(long, short = 'p', value_name = "FILE")]
+    pub(crate) process: Option<PathBuf>,
+    /// Do not wait for the process
+    #[arg(long, short = 'd')]
+    pub(crate) detach: bool,
+    /// File that receives the pid
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Unix socket that receives the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Allocate a terminal
+    #[arg(long, short = 't')]
+    pub(crate) tty: bool,
+    /// Number of descriptors from 3 up to pass on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<String>,
+    /// Environment variable NAME=VALUE
+    #[arg(long, short = 'e', value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// User, UID[:GID]
+    #[arg(long, short = 'u', value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
+    /// Supplementary group
+    #[arg(long, short = 'g', value_name = "GID")]
+    pub(crate) additional_gids: Vec<u32>,
+    /// Additional capability
+    #[arg(long, short = 'c', value_name = "CAP")]
+    pub(crate) cap: Vec<String>,
+    /// Set no_new_privs
+    #[arg(long)]
+    pub(crate) no_new_privs: bool,
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) process_label: Option<String>,
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) apparmor: Option<String>,
+    /// Cgroup below the container's own
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup: Option<String>,
+    /// Go on in a paused container
+    #[arg(long)]
+    pub(crate) ignore_paused: bool,
+    /// Container id
+    pub(crate) id: String,
+    /// Program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Ps {
+    /// Output format
+    #[arg(long, short = 'f', default_value = "table", value_parser = ["table", "json"])]
+    pub(crate) format: String,
+    /// Container id
+    pub(crate) id: String,
+    /// Options of ps(1)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) options: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// Output format
+    #[arg(long, short = 'f', default_value = "table", value_parser = ["table", "json"])]
+    pub(crate) format: String,
+    /// Print ids only
+    #[arg(long, short = 'q')]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Update {
+    /// JSON file with a LinuxResources object, `-` for stdin
+    #[arg(long, short = 'r', value_name = "FILE")]
+    pub(crate) resources: Option<String>,
+    /// Block IO weight
+    #[arg(long, value_name = "N")]
+    pub(crate) blkio_weight: Option<u64>,
+    /// CPU CFS period, microseconds
+    #[arg(long, value_name = "USEC")]
+    pub(crate) cpu_period: Option<u64>,
+    /// CPU CFS quota, microseconds; -1 for none
+    #[arg(long, value_name = "USEC", allow_hyphen_values = true)]
+    pub(crate) cpu_quota: Option<i64>,
+    /// CPU CFS burst, microseconds
+    #[arg(long, value_name = "USEC")]
+    pub(crate) cpu_burst: Option<u64>,
+    /// CPU realtime period, microseconds
+    #[arg(long, value_name = "USEC")]
+    pub(crate) cpu_rt_period: Option<u64>,
+    /// CPU realtime runtime, microseconds
+    #[arg(long, value_name = "USEC")]
+    pub(crate) cpu_rt_runtime: Option<i64>,
+    /// CPU shares (`--cpu-share` is runc's older spelling)
+    #[arg(long, alias = "cpu-share", value_name = "N")]
+    pub(crate) cpu_shares: Option<u64>,
+    /// CPU idle class, 0 or 1
+    #[arg(long, value_name = "N")]
+    pub(crate) cpu_idle: Option<i64>,
+    /// CPUs
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Memory limit, bytes; -1 for none
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) memory: Option<String>,
+    /// Memory reservation, bytes
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) memory_reservation: Option<String>,
+    /// Memory and swap limit, bytes; -1 for none
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    /// Process limit; -1 for none
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
+    /// Container id
+    pub(crate) id: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Events {
+    /// Print once
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// Time between two prints, such as 5s, 1m or 500ms
+    #[arg(long, default_value = "5s", value_name = "DURATION")]
+    pub(crate) interval: String,
+    /// Container id
+    pub(crate) id: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Spec {
+    /// Directory to write to
+    #[arg(long, short = 'b', value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// For an unprivileged user
+    #[arg(long)]
+    pub(crate) rootless: bool,
+}
+
+/// Reads the arguments, the program's name included.
+pub(crate) fn parse(args: Vec<OsString>) -> Parsed {
+    match Command::try_parse_from(args) {
+        Ok(command) => Parsed::Run(Box::new(command)),
+        Err(err) if matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => Parsed::Text(err.to_string()),
+        Err(err) => Parsed::Usage(one_line(&err.to_string())),
+    }
+}
+
+/// clap explains over several lines; engines show one.
+fn one_line(text: &str) -> String {
+    let parts = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let joined = parts.collect::<Vec<_>>().join("; ");
+    joined.trim_start_matches("error: ").replace("; Usage:", "; usage:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &str) -> Command {
+        match parse(line.split_whitespace().map(OsString::from).collect()) {
+            Parsed::Run(command) => *command,
+            Parsed::Text(text) | Parsed::Usage(text) => panic!("{line}: {text}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn argv_of_the_engines() {
+        for line in [
+            "fleet-nvidia --log-format=json --log /l create --bundle /b --pid-file /p 0123",
+            "fleet-nvidia --root=/r --systemd-cgroup --root=/r --systemd-cgroup create --bundle /b --pid-file /p --console-socket=/s id",
+            "fleet-nvidia --root /r --log /l --log-format json create --bundle /b --pid-file /p --no-pivot --no-new-keyring id",
+            "fleet-nvidia --cgroup-manager disabled create --bundle=/b --preserve-fds 2 id",
+            "fleet-nvidia --rootless=true --debug exec --pid-file /p --process /f --detach --tty id",
+            "fleet-nvidia exec -d --console-socket=/s --tty --pid-file=/p id sh -c exit",
+            "fleet-nvidia exec --process /f id",
+            "fleet-nvidia kill --all id 9",
+            "fleet-nvidia kill id",
+            "fleet-nvidia ps --format json id",
+            "fleet-nvidia events --stats --interval=5s id",
+            "fleet-nvidia update --resources - id",
+            "fleet-nvidia update --resources=/f id",
+            "fleet-nvidia update --memory-swap -1 --cpu-quota -1 id",
+            "fleet-nvidia list --format=json --quiet",
+            "fleet-nvidia delete --force id",
+            "fleet-nvidia run -d --keep --no-subreaper id",
+            "fleet-nvidia --version",
+        ] {
+            command(line);
+        }
+    }
+
+    #[test]
+    fn doubled_options_take_the_last_value() {
+        let got = command("fleet-nvidia --root /a --root=/b --log x --log y state id");
+        assert_eq!(got.global.root, Some("/b".into()));
+        assert_eq!(got.global.log.as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn exec_stops_reading_options_at_the_id() {
+        let Some(Verb::Exec(exec)) = command("fleet-nvidia exec -t id ls -l --root").verb else { panic!() };
+        assert_eq!(exec.args, ["ls", "-l", "--root"]);
+        assert!(exec.tty);
+    }
+
+    #[test]
+    fn unknown_options_fail_in_one_line() {
+        for line in ["fleet-nvidia --nope state id", "fleet-nvidia create --nope id", "fleet-nvidia checkpoint --help", "fleet-nvidia moon"] {
+            match parse(line.split_whitespace().map(OsString::from).collect()) {
+                Parsed::Usage(text) => assert!(!text.contains('\n'), "{text}"),
+                _ => panic!("{line} was accepted"),
+            }
+        }
+    }
+}

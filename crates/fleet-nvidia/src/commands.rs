@@ -1,0 +1,103 @@
+//! One module per verb. Each turns what was typed into one call of the lifecycle.
+
+mod create;
+mod delete;
+mod events;
+mod exec;
+pub(crate) mod hookpoint;
+mod inject;
+mod kill;
+mod list;
+mod ps;
+mod run;
+mod spec;
+mod start;
+mod state;
+mod update;
+mod version;
+
+use std::process::ExitCode;
+
+use fleet_lifecycle::pause;
+use fleet_lifecycle::record::Container;
+use fleet_lifecycle::root::{Identity, StateRoot};
+use fleet_lifecycle::{Error, features};
+
+use crate::cli::{Command, Global, Verb};
+use crate::log::Log;
+use crate::output;
+
+/// What every verb needs.
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) who: Identity,
+    pub(crate) root: StateRoot,
+    pub(crate) log: Log,
+}
+
+impl Context {
+    fn new(global: Global) -> Self {
+        let who = Identity::current();
+        let xdg = std::env::var("XDG_RUNTIME_DIR").ok();
+        let root = StateRoot::new(global.root.as_deref(), &who, xdg.as_deref());
+        Self { log: Log::new(&global), who, root, global }
+    }
+
+    pub(crate) fn container(&self, id: &str) -> Result<Container, Error> {
+        Container::load(&self.root, id)
+    }
+}
+
+/// How a verb ended well.
+pub(crate) enum Done {
+    /// Nothing to say.
+    Silent,
+    /// Text for stdout.
+    Text(String),
+    /// The exit code of the workload.
+    Code(i32),
+}
+
+/// Runs the verb and tells a failure in the way engines read.
+pub(crate) fn run(command: Command) -> ExitCode {
+    let version = command.global.version;
+    let context = Context::new(command.global);
+    let Some(verb) = command.verb else {
+        if version {
+            return output::print(&version::text());
+        }
+        context.log.fatal("no command given; hint: `fleet-nvidia --help` lists them");
+        return ExitCode::FAILURE;
+    };
+    let exec = matches!(verb, Verb::Exec(_));
+    match dispatch(&context, verb) {
+        Ok(Done::Silent) => ExitCode::SUCCESS,
+        Ok(Done::Text(text)) => output::print(&text),
+        Ok(Done::Code(code)) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
+        Err(err) => {
+            context.log.fatal(&err.to_string());
+            // As runc: 255 tells a failed exec from a command that returned 1.
+            ExitCode::from(if exec { 255 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(context: &Context, verb: Verb) -> Result<Done, Error> {
+    match verb {
+        Verb::Create(args) => create::create(context, &args),
+        Verb::Start(args) => start::start(context, &args.id),
+        Verb::State(args) => state::state(context, &args.id),
+        Verb::Kill(args) => kill::kill(context, &args),
+        Verb::Delete(args) => delete::delete(context, &args),
+        Verb::Run(args) => run::run(context, &args),
+        Verb::Exec(args) => exec::exec(context, &args),
+        Verb::Ps(args) => ps::ps(context, &args),
+        Verb::List(args) => list::list(context, &args),
+        Verb::Pause(args) => pause::pause(&context.container(&args.id)?).map(|()| Done::Silent),
+        Verb::Resume(args) => pause::resume(&context.container(&args.id)?).map(|()| Done::Silent),
+        Verb::Update(args) => update::update(context, &args),
+        Verb::Events(args) => events::events(context, &args),
+        Verb::Features => Ok(Done::Text(format!("{:#}\n", features::features()))),
+        Verb::Spec(args) => spec::spec(&args),
+    }
+}

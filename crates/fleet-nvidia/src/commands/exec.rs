@@ -1,0 +1,119 @@
+//! `exec`.
+
+use std::path::Path;
+
+use fleet_lifecycle::exec::ExecRequest;
+use fleet_lifecycle::foreground::{self, Relay, Signals};
+use fleet_lifecycle::record::Container;
+use fleet_lifecycle::sys::process as own_process;
+use fleet_lifecycle::{Error, spec};
+use serde_json::{Value, json};
+
+use super::{Context, Done, create};
+use crate::cli::Exec;
+
+pub(super) fn exec(context: &Context, args: &Exec) -> Result<Done, Error> {
+    create::protect()?;
+    let container = context.container(&args.id)?;
+    let mut process = process(&container, args)?;
+    let terminal = spec::flag(&process, "/terminal");
+    let ours_to_relay = terminal && args.console_socket.is_none() && !args.detach;
+    if terminal && args.detach && args.console_socket.is_none() {
+        return Err(Error::Invalid("a detached process with a terminal needs `--console-socket`".to_owned()));
+    }
+    if !terminal {
+        // conmon before 2.1.11 sends `--tty` beside a process file; the file decides.
+        process["terminal"] = json!(false);
+    }
+    let (ours, console) = match ours_to_relay {
+        true => foreground::console_pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
+        false => (None, create::connect(args.console_socket.as_deref().filter(|_| terminal))?),
+    };
+    let signals = if args.detach { None } else { Some(Signals::hold()?) };
+    let mut holder = json!({"process": process});
+    let listen = create::listen_fds(&mut holder);
+    own_process::clear_environment();
+    let request = ExecRequest {
+        root: &context.root,
+        who: &context.who,
+        process: holder["process"].take(),
+        pid_file: args.pid_file.clone(),
+        console,
+        preserve_fds: args.preserve_fds.saturating_add(listen),
+        ignore_paused: args.ignore_paused,
+        sub_cgroup: args.cgroup.clone(),
+    };
+    let pid = fleet_lifecycle::exec::exec(&container, &request)?;
+    let Some(signals) = signals else { return Ok(Done::Silent) };
+    let relay = ours.as_ref().map(Relay::receive).transpose()?;
+    Ok(Done::Code(foreground::wait(pid, signals, relay)?))
+}
+
+/// The process object: from the file, or the container's own with what was typed put in.
+fn process(container: &Container, args: &Exec) -> Result<Value, Error> {
+    if let Some(file) = &args.process {
+        return from_file(file);
+    }
+    let mut process = container.spec()?["process"].take();
+    if args.args.is_empty() {
+        return Err(Error::Invalid("exec needs a program to run or `--process FILE`".to_owned()));
+    }
+    process["args"] = json!(args.args);
+    process["terminal"] = json!(args.tty);
+    if let Some(cwd) = &args.cwd {
+        process["cwd"] = json!(cwd);
+    }
+    append(&mut process, "/env", &args.env);
+    if let Some(user) = &args.user {
+        set_user(&mut process, user)?;
+    }
+    if !args.additional_gids.is_empty() {
+        process["user"]["additionalGids"] = json!(args.additional_gids);
+    }
+    for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+        if !args.cap.is_empty() {
+            if process["capabilities"][set].is_null() {
+                process["capabilities"][set] = json!([]);
+            }
+            append(&mut process, &format!("/capabilities/{set}"), &args.cap);
+        }
+    }
+    if args.no_new_privs {
+        process["noNewPrivileges"] = json!(true);
+    }
+    if let Some(label) = &args.process_label {
+        process["selinuxLabel"] = json!(label);
+    }
+    if let Some(profile) = &args.apparmor {
+        process["apparmorProfile"] = json!(profile);
+    }
+    Ok(process)
+}
+
+fn append(process: &mut Value, pointer: &str, values: &[String]) {
+    if let Some(list) = process.pointer_mut(pointer).and_then(Value::as_array_mut) {
+        list.extend(values.iter().map(|value| json!(value)));
+    } else if !values.is_empty() {
+        process[pointer.trim_start_matches('/')] = json!(values);
+    }
+}
+
+fn set_user(process: &mut Value, user: &str) -> Result<(), Error> {
+    let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
+    let number = |text: &str| {
+        text.parse::<u32>().map_err(|_| Error::Invalid(format!("`--user {user}` is not UID[:GID] in numbers")))
+    };
+    process["user"]["uid"] = json!(number(uid)?);
+    if let Some(gid) = gid {
+        process["user"]["gid"] = json!(number(gid)?);
+    }
+    Ok(())
+}
+
+fn from_file(path: &Path) -> Result<Value, Error> {
+    let process = spec::load(path)?;
+    if process.is_object() {
+        return Ok(process);
+    }
+    Err(Error::Invalid(format!("`{}` does not hold a process object", path.display())))
+}

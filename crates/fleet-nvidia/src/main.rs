@@ -1,0 +1,25 @@
+//! `fleet-nvidia`: a low-level OCI runtime that knows CDI. Reads its arguments, runs one verb, ends.
+//!
+//! This is the only place that ends the process. Success is silent: stdout and stderr are the container's own.
+
+mod cli;
+mod commands;
+mod log;
+mod output;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(code) = commands::hookpoint::intercept(&args) {
+        return code;
+    }
+    match cli::parse(args) {
+        cli::Parsed::Run(command) => commands::run(*command),
+        cli::Parsed::Text(text) => output::print(&text),
+        cli::Parsed::Usage(message) => {
+            log::Log::to_stderr().fatal(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
