@@ -38,7 +38,7 @@ pub fn load_policy(env: &Env, host: &dyn Host) -> Result<(PolicyFile, Option<Pat
     for path in candidates(env) {
         match host.read(&path) {
             Ok(text) => return Ok((Policy::parse(&text, &path.display().to_string())?, Some(path))),
-            Err(err) if is_absent(&err) && env.config.is_none() => {}
+            Err(err) if env.config.is_none() && is_absent(&err, &path) => {}
             Err(err) => return Err(ConfigError::Read { path: path.display().to_string(), cause: io_cause(&err) }),
         }
     }
@@ -72,8 +72,13 @@ fn candidates(env: &Env) -> Vec<PathBuf> {
     user.into_iter().chain([Path::new(SYSTEM).to_path_buf()]).collect()
 }
 
-fn is_absent(err: &io::Error) -> bool {
-    matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+/// A user's directory that this process may not search is as good as none: `$HOME` is often another user's.
+fn is_absent(err: &io::Error, path: &Path) -> bool {
+    match err.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => true,
+        io::ErrorKind::PermissionDenied => path != Path::new(SYSTEM),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,233 @@
+//! From a container's spec to the spec with its devices: one function per step.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fleet_cdi::{Registry, SourcedEdits, Unresolvable};
+use fleet_inject::{
+    Applied, ApplyError, Change, Explanation, HostProbe, Plan, PlanError, Refusal, Request, RequestError, concerns,
+};
+use serde_json::Value;
+
+use crate::config::{ConfigError, load_policy, spec_dirs};
+use crate::env::Env;
+use crate::none;
+use crate::root::HostRoot;
+
+/// The host's files, and nothing else of it.
+pub trait Host: HostProbe {
+    /// The text of a file.
+    ///
+    /// # Errors
+    /// It is missing or cannot be read.
+    fn read(&self, path: &Path) -> io::Result<String>;
+
+    /// The CDI specs in these directories, ascending priority.
+    fn registry(&self, dirs: &[PathBuf]) -> Registry;
+}
+
+/// Why a container does not get its devices. Each message is one line and holds its cause.
+#[derive(Debug, thiserror::Error)]
+pub enum InjectError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The request cannot be understood.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A device is in no CDI spec, or in several.
+    #[error(transparent)]
+    Unresolvable(#[from] Unresolvable),
+    /// The host is not as the CDI spec says.
+    #[error("failed to inject devices: {0}")]
+    Plan(#[from] PlanError),
+    /// The OCI spec cannot be edited.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+/// What [`inject`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the spec cannot hold.
+    pub applied: Applied,
+    /// One line for the log, empty if nothing was injected.
+    pub plan_summary: String,
+    /// What a user should know although the container starts, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A plan, checked and not yet applied.
+#[derive(Clone, Debug, Default)]
+pub struct Prepared {
+    /// The edits.
+    pub plan: Plan,
+    /// What the policy refuses.
+    pub refused: Vec<Refusal>,
+    /// Unknown settings and requests without effect, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Prepared {
+    /// For people and for programs.
+    #[must_use]
+    pub fn explanation(&self) -> Explanation<'_> {
+        Explanation { plan: &self.plan, refused: &self.refused, warnings: &self.warnings }
+    }
+}
+
+/// Gives a container its devices by editing `spec`. A spec that asks for none, and that no engine has put NVIDIA's
+/// hooks into, costs no access to a file.
+///
+/// # Errors
+/// See [`InjectError`]; the spec must then be discarded.
+pub fn inject(spec: &mut Value, env: &Env) -> Result<Outcome, InjectError> {
+    inject_with(spec, env, &HostRoot::default())
+}
+
+/// The same on any host.
+///
+/// # Errors
+/// See [`InjectError`]; the spec must then be discarded.
+pub fn inject_with(spec: &mut Value, env: &Env, host: &dyn Host) -> Result<Outcome, InjectError> {
+    let Prepared { plan, refused, mut warnings } = prepare(spec, env, host)?;
+    let applied = plan.apply(spec)?;
+    warnings.extend(refused.iter().map(ToString::to_string));
+    Ok(Outcome { plan_summary: summary(&plan), applied, warnings })
+}
+
+/// Plans without applying, for `explain` as for [`inject`].
+///
+/// # Errors
+/// See [`InjectError`].
+pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, InjectError> {
+    if !concerns(spec) {
+        return Ok(Prepared::default());
+    }
+    let (file, _) = load_policy(env, host)?;
+    let outcome = Request::from_spec(spec, &file.policy)?;
+    let resolved = match outcome.request.is_empty() {
+        true => Vec::new(),
+        false => resolve(&outcome.request, &host.registry(&spec_dirs(&file.policy, env)))?,
+    };
+    let plan = Plan::build(&outcome.request, resolved, spec, host)?;
+    let warnings = [file.warnings, outcome.warnings, plan.warnings.clone()].concat();
+    Ok(Prepared { plan, refused: outcome.refused, warnings })
+}
+
+fn resolve(request: &Request, registry: &Registry) -> Result<Vec<SourcedEdits>, Unresolvable> {
+    match &request.none_kind {
+        Some(none) => none::resolve(registry, &none.kind),
+        None => registry.resolve(&request.names()),
+    }
+}
+
+fn summary(plan: &Plan) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut devices: Vec<&str> = Vec::new();
+    for edit in &plan.edits {
+        *counts.entry(noun(&edit.change)).or_default() += 1;
+        if let Some(device) = edit.origin.device.as_deref().filter(|device| !devices.contains(device)) {
+            devices.push(device);
+        }
+    }
+    let counts: Vec<_> = counts.iter().map(|(noun, count)| format!("{count} {noun}")).collect();
+    match (counts.is_empty(), devices.is_empty()) {
+        (true, _) => String::new(),
+        (_, true) => counts.join(", "),
+        _ => format!("{}: {}", devices.join(", "), counts.join(", ")),
+    }
+}
+
+fn noun(change: &Change) -> &'static str {
+    match change {
+        Change::Env { .. } => "env",
+        Change::Device(_) => "device",
+        Change::Mount(_) => "mount",
+        Change::Hook { .. } => "hook",
+        Change::Rootfs(_) => "rootfs edit",
+        Change::RemoveHook { .. } => "hook taken over",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use fleet_inject::DeviceStat;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Counts every look at the host.
+    struct Watched(HostRoot, Cell<usize>);
+
+    impl Watched {
+        fn look(&self) -> &HostRoot {
+            self.1.set(self.1.get() + 1);
+            &self.0
+        }
+    }
+
+    impl HostProbe for Watched {
+        fn lstat_device(&self, path: &str) -> io::Result<DeviceStat> {
+            self.look().lstat_device(path)
+        }
+
+        fn exists(&self, path: &str) -> bool {
+            self.look().exists(path)
+        }
+
+        fn driver_version(&self) -> Option<String> {
+            self.look().driver_version()
+        }
+    }
+
+    impl Host for Watched {
+        fn read(&self, path: &Path) -> io::Result<String> {
+            self.look().read(path)
+        }
+
+        fn registry(&self, dirs: &[PathBuf]) -> Registry {
+            self.look().registry(dirs)
+        }
+    }
+
+    #[test]
+    fn a_container_that_asks_for_nothing_costs_no_file_access() {
+        let empty = tempfile::tempdir().unwrap();
+        let env = |entries: &[&str]| json!({"process": {"env": entries}});
+        let cases = [
+            (json!({}), 0),
+            (env(&["PATH=/bin", "NVIDIA_VISIBLE_DEVICES=void"]), 0),
+            (env(&["NVIDIA_DRIVER_CAPABILITIES=all"]), 0),
+            (json!({"hooks": {"createContainer": [{"path": "/opt/hook", "args": ["hook"]}]}}), 0),
+            // The engine's hooks: the configuration, and nothing more.
+            (json!({"hooks": {"createContainer": [{"path": "/usr/bin/nvidia-cdi-hook", "args": ["x", "chmod", "--mode", "755", "--path", "/dev/dri"]}]}}), 1),
+            (env(&["NVIDIA_VISIBLE_DEVICES=all"]), 2),
+        ];
+        for (mut spec, want) in cases {
+            let before = spec.clone();
+            let host = Watched(HostRoot::new(empty.path()), Cell::new(0));
+            let result = inject_with(&mut spec, &Env::default(), &host);
+            assert_eq!(host.1.get(), want, "{before}");
+            if want == 0 {
+                assert_eq!(result.unwrap(), Outcome::default());
+                assert_eq!(spec, before);
+            }
+        }
+    }
+
+    #[test]
+    fn an_unresolvable_device_is_one_plain_line() {
+        let empty = tempfile::tempdir().unwrap();
+        let mut spec = json!({"process": {"env": ["NVIDIA_VISIBLE_DEVICES=7"]}});
+        let err = inject_with(&mut spec, &Env::default(), &HostRoot::new(empty.path())).unwrap_err().to_string();
+        assert!(err.contains("unresolvable CDI devices") && err.contains("nvidia.com/gpu=7"), "{err}");
+        for word in ["not found", "no such file", "permission denied", "\n"] {
+            assert!(!err.to_lowercase().contains(word), "{err}");
+        }
+    }
+}
