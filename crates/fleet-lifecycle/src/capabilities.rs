@@ -116,6 +116,15 @@ pub fn drop_bounding(sets: &Sets) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes every permitted capability effective again: the change to a user other than root took that away.
+///
+/// # Errors
+/// As `man 2 capset`.
+pub fn raise_effective() -> io::Result<()> {
+    let have = tail::capabilities()?;
+    tail::set_capabilities(CapabilitySets { effective: have.permitted, ..have })
+}
+
 /// Sets effective, permitted, inheritable and ambient, and reads them back.
 ///
 /// # Errors

@@ -157,6 +157,7 @@ impl Tail {
         }
         labels::apply(program.selinux_label.as_deref(), program.apparmor_profile.as_deref())
             .map_err(|err| Error::Setup(err.to_string()))?;
+        capabilities::raise_effective().op(|| "make capabilities effective")?;
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before the capabilities go
         // (`man 2 seccomp`); with it, as late as possible.
         if !program.no_new_privileges {

@@ -1,6 +1,7 @@
 //! Our executor: the library calls it inside the container, after the root was changed.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::rc::Rc;
 
 use libcontainer::oci_spec::runtime::Spec;
@@ -39,6 +40,8 @@ impl Executor for TailExecutor {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         let text = self.tail.run().to_string();
         self.tail.report.store_first(&text);
+        // `create` has long returned and nobody waits for an answer: the container's own stderr is what is left.
+        let _ = writeln!(std::io::stderr().lock(), "fleet-nvidia: {text}");
         Err(ExecutorError::Other(text))
     }
 }
