@@ -1,1 +1,8 @@
-//! The simulated `libnvidia-ml.so.1`.
+//! The simulated `libnvidia-ml.so.1`: NVML's C ABI over a machine described by a file.
+//!
+//! It shows what the container really has: a GPU is there if its device node can be opened, as with the real library.
+//! Functions that are not simulated are absent, which NVML's users meet with older drivers, too.
+
+mod abi;
+mod machine;
+mod session;

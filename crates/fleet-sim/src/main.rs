@@ -1,2 +1,0 @@
-//! Placeholder until the first step lands.
-fn main() {}
