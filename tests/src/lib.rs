@@ -1,1 +1,322 @@
-//! Helpers of the integration suites.
+//! Helpers of the integration suites: bundles, the runtime under test, and loud skips.
+//!
+//! The suites run inside `tests/isolate` (own pid and mount namespaces, own cgroup), and over crun or runc as well:
+//! `RUNTIME_UNDER_TEST` names the binary.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::missing_panics_doc)]
+
+use std::env;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// A path that the Makefile hands over.
+#[must_use]
+pub fn path(variable: &str) -> PathBuf {
+    let value = env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `make test`"));
+    assert!(env::var("FLEET_ISOLATED").is_ok(), "the suites run inside tests/isolate only: run `make test`");
+    PathBuf::from(value)
+}
+
+/// Records that a test could not run here, and why. The list is printed with its count at the end of `make test`.
+pub fn skip(test: &str, reason: &str) {
+    println!("SKIP {test}: {reason}");
+    if let Ok(file) = env::var("FLEET_SKIPPED") {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(file).expect("open the skip list");
+        writeln!(file, "SKIP {test}: {reason}").expect("write the skip list");
+    }
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A name of its own for every bundle and container.
+#[must_use]
+pub fn unique(prefix: &str) -> String {
+    format!("{prefix}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    /// The command line.
+    pub line: String,
+    /// Exit code; 128 plus the signal when one ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// Asserts success and gives stdout.
+    #[must_use]
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self.stdout
+    }
+
+    /// Asserts success in silence: engines read our stdout and stderr as the container's.
+    #[track_caller]
+    pub fn silent(self) {
+        assert!(self.code == 0 && self.stdout.is_empty() && self.stderr.is_empty(), "{self:#?}");
+    }
+
+    /// Asserts a failure that says `word`, in one line.
+    #[must_use]
+    #[track_caller]
+    pub fn fails(self, word: &str) -> Self {
+        assert_ne!(self.code, 0, "{self:#?}");
+        assert!(self.stderr.contains(word), "`{word}` is not in {self:#?}");
+        assert_eq!(self.stderr.trim_end().lines().count(), 1, "more than one line: {self:#?}");
+        self
+    }
+}
+
+/// Runs a command; stdout and stderr go through files, since a container keeps them open.
+#[must_use]
+pub fn run(command: &mut Command) -> Output {
+    let base = env::temp_dir().join(unique("fleet-output"));
+    let file = |suffix: &str| fs::File::create(base.with_extension(suffix)).expect("make an output file");
+    let status = command.stdin(Stdio::null()).stdout(file("out")).stderr(file("err")).status();
+    let read = |suffix: &str| {
+        let path = base.with_extension(suffix);
+        let text = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
+        drop(fs::remove_file(path));
+        text
+    };
+    let status = status.unwrap_or_else(|err| panic!("{command:?}: {err}"));
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
+    Output { line: format!("{command:?}"), code: status.code().or(signal).unwrap_or(-1), stdout: read("out"), stderr: read("err") }
+}
+
+/// The runtime under test with a state root of its own.
+#[derive(Debug)]
+pub struct Runtime {
+    /// The binary.
+    pub binary: PathBuf,
+    /// `--root`.
+    pub root: PathBuf,
+}
+
+impl Runtime {
+    /// With a fresh root.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { binary: path("RUNTIME_UNDER_TEST"), root: PathBuf::from("/run").join(unique("root")) }
+    }
+
+    /// A command with the root set.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--root").arg(&self.root).args(args);
+        command
+    }
+
+    /// Runs a command line.
+    #[must_use]
+    pub fn run(&self, args: &[&str]) -> Output {
+        run(&mut self.command(args))
+    }
+
+    /// The `state` document.
+    #[must_use]
+    #[track_caller]
+    pub fn state(&self, id: &str) -> Value {
+        serde_json::from_str(&self.run(&["state", id]).ok()).expect("state is JSON")
+    }
+
+    /// Waits until the container has a status.
+    #[track_caller]
+    pub fn wait_for(&self, id: &str, status: &str) {
+        until(&format!("{id} to be {status}"), || self.state(id)["status"] == status);
+    }
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Waits for a condition, ten seconds at most.
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A bundle and a container made from it; everything goes away with it.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Bundle directory.
+    pub dir: PathBuf,
+    /// Container id.
+    pub id: String,
+    /// The spec; written by [`Bundle::write`].
+    pub spec: Value,
+    /// The runtime.
+    pub runtime: Runtime,
+}
+
+impl Bundle {
+    /// A busybox root file system and a spec that runs `sh -c SCRIPT`.
+    #[must_use]
+    pub fn new(script: &str) -> Self {
+        let id = unique("ct");
+        let dir = PathBuf::from("/run").join(format!("bundle-{id}"));
+        fs::create_dir_all(dir.join("rootfs")).expect("make a bundle");
+        fs::set_permissions(dir.join("rootfs"), fs::Permissions::from_mode(0o755)).expect("chmod the root file system");
+        let image = path("FLEET_STATE").join("images/busybox.tar");
+        assert!(run(Command::new("tar").arg("-C").arg(dir.join("rootfs")).arg("-xf").arg(image)).code == 0, "unpack the image");
+        let spec = spec(script, &id);
+        Self { dir, id, spec, runtime: Runtime::new() }
+    }
+
+    /// Puts a value into the spec.
+    #[must_use]
+    pub fn set(mut self, pointer: &str, value: Value) -> Self {
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer has a slash");
+        let parent = if parent.is_empty() { &mut self.spec } else { self.spec.pointer_mut(parent).expect("the parent is there") };
+        parent[key] = value;
+        self
+    }
+
+    /// Adds a mount.
+    #[must_use]
+    pub fn mount(mut self, destination: &str, kind: &str, source: &str, options: &[&str]) -> Self {
+        let mounts = self.spec["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| mount["destination"] != destination);
+        mounts.push(json!({"destination": destination, "type": kind, "source": source, "options": options}));
+        self
+    }
+
+    /// Adds a namespace, or replaces it.
+    #[must_use]
+    pub fn namespace(mut self, kind: &str, path: Option<&str>) -> Self {
+        let all = self.spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        all.retain(|ns| ns["type"] != kind);
+        all.push(path.map_or_else(|| json!({"type": kind}), |path| json!({"type": kind, "path": path})));
+        self
+    }
+
+    /// Writes `config.json`.
+    pub fn write(&self) {
+        fs::write(self.dir.join("config.json"), self.spec.to_string()).expect("write the spec");
+    }
+
+    /// Writes the spec and runs one of the making verbs.
+    #[must_use]
+    pub fn make(&self, verb: &str, options: &[&str]) -> Output {
+        self.write();
+        let bundle = self.dir.display().to_string();
+        let args = [&[verb, "--bundle", &bundle][..], options, &[self.id.as_str()]].concat();
+        self.runtime.run(&args)
+    }
+
+    /// `run` in the foreground.
+    #[must_use]
+    pub fn run(&self) -> Output {
+        self.make("run", &[])
+    }
+
+    /// `run -d`, which must be silent.
+    #[track_caller]
+    pub fn start(&self) {
+        self.make("run", &["-d"]).silent();
+    }
+
+    /// `exec`.
+    #[must_use]
+    pub fn exec(&self, options: &[&str], program: &[&str]) -> Output {
+        self.runtime.run(&[&["exec"], options, &[self.id.as_str()], program].concat())
+    }
+
+    /// The container's cgroup path.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
+        self.spec["linux"]["cgroupsPath"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        drop(self.runtime.run(&["delete", "--force", &self.id]));
+        drop(fs::remove_dir_all(&self.dir));
+        drop(fs::remove_dir_all(&self.runtime.root));
+    }
+}
+
+/// A cgroup path below the isolated run's own.
+#[must_use]
+pub fn cgroup_path(id: &str) -> String {
+    format!("{}/{id}", env::var("FLEET_TEST_CGROUP").expect("run inside tests/isolate"))
+}
+
+fn spec(script: &str, id: &str) -> Value {
+    let caps = json!(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID"]);
+    json!({
+        "ociVersion": "1.0.2",
+        "root": {"path": "rootfs", "readonly": false},
+        "hostname": "test",
+        "process": {
+            "args": ["/bin/sh", "-c", script], "cwd": "/", "user": {"uid": 0, "gid": 0}, "noNewPrivileges": true,
+            "env": ["PATH=/bin:/sbin:/usr/bin", "TERM=xterm"],
+            "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+        ],
+        "linux": {
+            "cgroupsPath": cgroup_path(id),
+            "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "maskedPaths": ["/proc/kcore"],
+            "readonlyPaths": ["/proc/sys"],
+        },
+    })
+}
+
+/// Directories of the machine's cgroup hierarchies that belong to a path.
+#[must_use]
+pub fn cgroup_dirs(path: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir("/sys/fs/cgroup") else { return Vec::new() };
+    let mut roots: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    roots.push("/sys/fs/cgroup".into());
+    roots.into_iter().map(|root| root.join(path.trim_start_matches('/'))).filter(|dir| dir.is_dir()).collect()
+}
+
+/// Asserts that nothing of a container is left: no state, cgroup, mount or process.
+#[track_caller]
+pub fn assert_nothing_left(bundle: &Bundle) {
+    assert!(!bundle.runtime.root.join(&bundle.id).exists(), "a state directory is left");
+    assert_eq!(cgroup_dirs(&bundle.cgroup()), Vec::<PathBuf>::new(), "a cgroup is left");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read mountinfo");
+    let dir = bundle.dir.display().to_string();
+    assert!(!mounts.contains(&dir), "a mount is left: {mounts}");
+    for entry in fs::read_dir("/proc").expect("list /proc").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.parse::<u32>().is_err() {
+            continue;
+        }
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let root = fs::read_link(entry.path().join("root")).unwrap_or_default();
+        assert!(!root.starts_with(Path::new(&dir)), "process {name} is left: {line}");
+        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        assert!(!comm.starts_with("fleet:[") && !comm.starts_with("youki:["), "process {name} is left: {comm}");
+    }
+}

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use fleet_cdi::Registry;
 use fleet_inject::{DeviceKind, DeviceStat, HostProbe};
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{Mode, major, minor};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{major, minor};
+use nix::unistd::close;
 
 use crate::driver::{DRIVER_VERSION_FILE, driver_version};
 use crate::inject::Host;
@@ -43,15 +44,12 @@ impl HostRoot {
             return Ok(path.to_path_buf());
         }
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let root = open(&self.root, flags | OFlag::O_DIRECTORY, Mode::empty())?;
+        let root = fs::File::open(&self.root)?;
         let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
-        let found = openat2(root, path, how).map(|fd| {
-            let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-            (fd, link)
-        });
-        drop(nix::unistd::close(root));
-        let (fd, link) = found?;
-        drop(nix::unistd::close(fd));
+        let found = openat2(root.as_raw_fd(), path, how)?;
+        let link = fs::read_link(format!("/proc/self/fd/{found}"));
+        // A descriptor of O_PATH has nothing to flush that could fail.
+        let _ = close(found);
         link
     }
 

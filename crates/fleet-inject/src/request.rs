@@ -114,14 +114,12 @@ pub struct RequestOutcome {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// Not a CDI name.
-    #[error("invalid CDI device name {name} in {origin}: {why}")]
+    #[error("{why} (in {origin})")]
     Name {
         /// Who asked.
         origin: Source,
-        /// The name, quoted and shortened.
-        name: String,
-        /// What is wrong with it.
-        why: String,
+        /// The name and what is wrong with it.
+        why: fleet_cdi::NameError,
     },
     /// A bare id beside names of another kind than the default one.
     #[error(

@@ -2,27 +2,19 @@
 
 use fleet_cdi::QualifiedName;
 
-use super::{Asked, KindOnly, RequestError, Source, Wanted, shown};
+use super::{Asked, KindOnly, RequestError, Source, Wanted};
 
 /// NVIDIA's runtime makes devices of this kind up in memory; here they are the default kind's.
 const AUTOMATIC_KIND: &str = "runtime.nvidia.com/gpu";
 
 /// A fully qualified name.
 pub(super) fn qualified(text: &str, source: &Source) -> Result<QualifiedName, RequestError> {
-    text.parse::<QualifiedName>().map_err(|err| RequestError::Name {
-        origin: source.clone(),
-        name: shown(text),
-        why: err.to_string(),
-    })
+    text.parse().map_err(|why| RequestError::Name { origin: source.clone(), why })
 }
 
 /// `id` of `kind`.
 pub(super) fn of_kind(kind: &str, id: &str, source: &Source) -> Result<QualifiedName, RequestError> {
-    format!("{kind}={id}").parse::<QualifiedName>().map_err(|err| RequestError::Name {
-        origin: source.clone(),
-        name: shown(id),
-        why: err.to_string(),
-    })
+    qualified(&format!("{kind}={id}"), source)
 }
 
 /// A list in the form of `NVIDIA_VISIBLE_DEVICES`: `void` anywhere means nothing, the first of `all` and `none`
