@@ -129,7 +129,7 @@ fn a_paused_container_can_be_deleted() {
 
 #[test]
 fn ps_list_events_update() {
-    let bundle = Bundle::new("sleep 100 & sleep 100");
+    let bundle = Bundle::new("sleep 100 & sleep 100; true");
     bundle.start();
     let pids = || serde_json::from_str::<Vec<i32>>(&bundle.runtime.run(&["ps", "--format", "json", &bundle.id]).ok()).expect("a list");
     until("both sleeps", || pids().len() == 3);

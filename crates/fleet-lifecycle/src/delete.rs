@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::hooks::{self, HookEnv};
@@ -43,8 +43,23 @@ pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<()> {
 /// Undoes a creation that failed: nothing is left, and no error hides the one that caused it.
 pub(crate) fn discard(container: &Container) {
     end(container);
+    reap_children();
     drop(container.record.cgroup.remove());
     drop(remove_dir(container));
+}
+
+/// libcontainer 0.7: leaves its intermediate process behind when a creation fails; a caller that is no reaper would
+/// keep it as a zombie.
+fn reap_children() {
+    let end = Instant::now() + Duration::from_secs(2);
+    let any = nix::unistd::Pid::from_raw(-1);
+    while Instant::now() < end {
+        match nix::sys::wait::waitpid(any, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
+            Ok(nix::sys::wait::WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// Kills the first process and everything in the cgroup, and waits for the former.
