@@ -18,7 +18,9 @@ fn set(pointer: &'static str, value: Value) -> impl FnOnce(Bundle) -> Bundle {
 /// Creates, and checks all that a failed create promises.
 #[track_caller]
 fn refused(name: &str, bundle: &Bundle, word: &str) {
+    println!("{name}");
     let log = bundle.dir.join("log");
+    drop(fs::remove_file(&log));
     let args = ["--log", log.to_str().expect("text"), "--log-format", "json"];
     let dir = bundle.dir.display().to_string();
     let out = bundle.runtime.run(&[&args[..], &["create", "--bundle", &dir, &bundle.id]].concat());

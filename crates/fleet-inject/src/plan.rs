@@ -253,7 +253,7 @@ impl<'a> Context<'a> {
         let device = in_file().find_map(|other| other.device.as_ref());
         let asked = |name: &QualifiedName| request.devices.iter().find(|asked| asked.name == *name);
         let source = device.and_then(asked).map(|asked| &asked.source);
-        let source = source.or(request.none_kind.as_ref().map(|none| &none.source));
+        let source = source.or_else(|| request.none_kind.as_ref().map(|none| &none.source));
         let spec_file = sourced.spec_path.as_path();
         let of = match &sourced.device {
             Some(name) => format!("{name} ({})", spec_file.display()),

@@ -8,6 +8,9 @@ use fleet_cdi::QualifiedName;
 
 use crate::request::Source;
 
+/// The configuration file as shipped: every setting explained, none changed.
+pub const DEFAULT_CONFIG: &str = include_str!("../../../packaging/config/config.toml");
+
 /// The settings of `config.toml`, defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -138,6 +141,12 @@ impl Policy {
     /// Not TOML 1.0, a value of the wrong type, or one out of range, with its line.
     pub fn parse(text: &str, file: &str) -> Result<PolicyFile, PolicyError> {
         file::parse(text, file)
+    }
+
+    /// The settings as text of a configuration file, all of them stated.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        file::print(self)
     }
 
     /// Whether an unprivileged container may ask by environment; `by_cri` tells who made the container.

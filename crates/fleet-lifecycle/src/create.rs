@@ -26,7 +26,7 @@ use crate::sys::process::{self, SharedText};
 use crate::tail::console::Console;
 use crate::tail::devices::Devices;
 use crate::tail::{Init, Tail};
-use crate::{delete, keyring, oom, pidfd, program_plan, usermap};
+use crate::{delete, keyring, oom, pidfd, program_plan, sysctl, usermap};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -65,6 +65,7 @@ pub struct CreateRequest<'a> {
 /// What failed; nothing of the container is left.
 pub fn create(request: CreateRequest<'_>) -> Result<Container> {
     spec::check(&request.spec)?;
+    sysctl::check(&request.spec)?;
     check_terminal(&request)?;
     check_preserved(request.preserve_fds)?;
     let rootfs = spec::rootfs(&request.spec, request.bundle)?;
@@ -77,8 +78,10 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container> {
     })?;
     let dir = request.root.reserve(request.id)?;
     let mut container = Container { dir, record: record(&request, &rootfs, group.clone()) };
-    let made = account(&request, &mut group).and_then(|()| {
-        container.record.cgroup = group;
+    let accounted = account(&request, &mut group);
+    // What was made is known before any failure is handled.
+    container.record.cgroup = group;
+    let made = accounted.and_then(|()| {
         container.save()?;
         container.save_spec(&request.spec)?;
         build(&request, &rootfs, &mut container)

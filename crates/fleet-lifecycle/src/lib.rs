@@ -35,6 +35,7 @@ pub mod spec_template;
 pub mod start;
 mod surroundings;
 pub mod sys;
+mod sysctl;
 pub mod tail;
 mod usermap;
 

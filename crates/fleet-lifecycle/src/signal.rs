@@ -50,7 +50,7 @@ pub fn parse(text: &str) -> Result<i32, UnknownSignal> {
 /// As `man 2 sigprocmask`.
 pub fn reset_all() -> nix::Result<()> {
     for signal in 1..=MAX {
-        if !matches!(signal, libc::SIGKILL | libc::SIGSTOP | 32 | 33) {
+        if !matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
             reset_disposition(signal);
         }
     }

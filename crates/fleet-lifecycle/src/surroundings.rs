@@ -57,7 +57,12 @@ impl Surroundings {
         for dir in points {
             let leaf = format!("{dir}{HIDDEN_CGROUP}");
             fs::create_dir_all(&leaf).op(|| format!("make `{leaf}`"))?;
-            fs::write(format!("{leaf}/cgroup.procs"), "").op(|| format!("make `{leaf}/cgroup.procs`"))?;
+            // libcgroups reads a cpuset's parents, too.
+            for place in [&dir, &leaf] {
+                for (file, content) in [("cgroup.procs", ""), ("cpuset.cpus", "0"), ("cpuset.mems", "0")] {
+                    fs::write(format!("{place}/{file}"), content).op(|| format!("make `{place}/{file}`"))?;
+                }
+            }
         }
         Ok(())
     }

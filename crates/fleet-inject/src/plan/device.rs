@@ -113,7 +113,7 @@ pub(super) fn fill(node: &DeviceNode, owner: &Owner, context: &Context<'_>) -> R
         path: node.path.clone(),
         host_path: host_path.to_owned(),
         access: access(&kind, node.permissions.as_deref().unwrap_or_default()),
-        file_mode: node.file_mode.or(stat.map(|stat| stat.mode & 0o777)),
+        file_mode: node.file_mode.or_else(|| stat.map(|stat| stat.mode & 0o777)),
         uid: node.uid.or(owner.uid),
         gid: node.gid.or(owner.gid),
         kind,

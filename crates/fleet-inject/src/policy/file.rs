@@ -23,6 +23,57 @@ pub(super) fn parse(text: &str, file: &str) -> Result<PolicyFile, PolicyError> {
     Ok(PolicyFile { policy, warnings: reader.warnings })
 }
 
+pub(super) fn print(policy: &Policy) -> String {
+    let profile = match policy.profile {
+        Profile::Auto => "auto",
+        Profile::Podman => "podman",
+        Profile::Crio => "crio",
+    };
+    let mut lines = vec![
+        format!("profile = {}", quoted(profile)),
+        format!("default-kind = {}", quoted(&policy.default_kind)),
+        format!("annotation-prefixes = {}", list(&policy.annotation_prefixes)),
+    ];
+    if let Some(dirs) = &policy.spec_dirs {
+        lines.push(format!("spec-dirs = {}", list(dirs.iter().map(|dir| dir.to_string_lossy()))));
+    }
+    lines.push(format!("swarm-resource = {}", list(&policy.swarm_resource)));
+    let sources = &policy.sources;
+    lines.push("\n[sources]".to_owned());
+    lines.push(format!("cdi-annotations = {}", sources.cdi_annotations));
+    lines.push(format!("volume-mounts = {}", sources.volume_mounts));
+    lines.push(format!("environment = {}", sources.environment));
+    lines.extend(sources.environment_unprivileged.map(|accepted| format!("environment-unprivileged = {accepted}")));
+    lines.push("\n[allow]".to_owned());
+    lines.push(format!("cdi-annotations = {}", list(&policy.allow.cdi_annotations)));
+    lines.push(format!("volume-mounts = {}", list(&policy.allow.volume_mounts)));
+    lines.push(format!("environment = {}", list(&policy.allow.environment)));
+    let hooks = &policy.hooks;
+    lines.push("\n[hooks]".to_owned());
+    lines.push(format!("native = {}", hooks.native));
+    lines.push(format!("foreign = {}", hooks.foreign));
+    lines.push(format!("foreign-timeout = {}\n", hooks.foreign_timeout));
+    lines.join("\n")
+}
+
+fn list<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| quoted(item.as_ref())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// A TOML basic string (TOML 1.0, "String").
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
 struct Reader<'a> {
     text: &'a str,
     file: &'a str,
@@ -209,7 +260,7 @@ fn is_kind(kind: &str) -> bool {
 mod tests {
     use super::*;
 
-    const SHIPPED: &str = include_str!("../../../../packaging/config/config.toml");
+    const SHIPPED: &str = super::super::DEFAULT_CONFIG;
 
     #[test]
     fn the_shipped_file_states_the_defaults() {
@@ -250,6 +301,7 @@ foreign-timeout = 5
         let file = parse(text, "f").unwrap();
         assert!(file.warnings.is_empty(), "{:?}", file.warnings);
         let policy = file.policy;
+        assert_eq!(parse(&policy.to_toml(), "f").unwrap().policy, policy, "what is printed is read back");
         assert_eq!(policy.profile, Profile::Crio);
         assert_eq!(policy.default_kind, "amd.com/gpu");
         assert_eq!(policy.annotation_prefixes, ["gpu.example/"]);
@@ -262,6 +314,14 @@ foreign-timeout = 5
         assert_eq!(policy.allow.environment, ["nvidia.com/gpu=0"]);
         assert!(!policy.hooks.native && !policy.hooks.foreign);
         assert_eq!(policy.hooks.foreign_timeout, 5);
+    }
+
+    #[test]
+    fn texts_are_printed_so_that_they_are_read_back() {
+        let prefix = "a\"b\\c\u{1}é/".to_owned();
+        let policy = Policy { annotation_prefixes: vec![prefix], ..Policy::default() };
+        assert_eq!(parse(&policy.to_toml(), "f").unwrap().policy, policy);
+        assert_eq!(parse(&Policy::default().to_toml(), "f").unwrap().policy, Policy::default());
     }
 
     #[test]

@@ -32,9 +32,14 @@ pub fn pidfd_send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()>
 }
 
 /// Puts one signal's disposition back to the default; numbers that have none are left alone.
+///
+/// Not through the C library: it keeps 32 and 33 for itself, and a caller may have passed them on ignored.
 pub fn reset_disposition(signal: i32) {
-    // SAFETY: SIG_DFL is a valid disposition; an invalid number only makes the call fail.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // `struct sigaction` of the kernel: handler, flags, restorer, mask; all zero is SIG_DFL. The mask is 8 bytes.
+    let default = [0_u64; 4];
+    let none = std::ptr::null_mut::<u64>();
+    // SAFETY: the kernel reads one sigaction from `default`, which is at least as large, and writes nothing.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8) };
 }
 
 /// `man 2 setrlimit` by number.

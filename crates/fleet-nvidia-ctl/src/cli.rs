@@ -1,0 +1,80 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use fleet_host::{Env, HostRoot};
+
+/// Show and check what fleet-nvidia does with CDI devices.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = "Exit status: 0 done, 1 failed or faults were found, 2 wrong arguments.")]
+pub(crate) struct Cli {
+    /// Configuration file (default: /etc/fleet-nvidia/config.toml)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory that stands for the host's /
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) root_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print what would be injected into a container, and who wants it, without running it
+    Explain(Explain),
+    /// Look at CDI specs
+    #[command(subcommand)]
+    Cdi(Cdi),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(Config),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// A bundle directory, a config.json, or - for one on standard input
+    #[arg(value_name = "BUNDLE|FILE")]
+    pub(crate) bundle: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cdi {
+    /// List the devices that can be asked for
+    List {
+        /// Print JSON, with what each device brings
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check spec files, or all of the CDI directories
+    Validate {
+        /// Files named .json or .yaml
+        files: Vec<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Print the configuration file as shipped, with explanations
+    Default,
+    /// Print the settings in force
+    Show,
+    /// Print which file counts
+    Path,
+}
+
+impl Cli {
+    pub(crate) fn env(&self) -> Env {
+        Env { config: self.config.clone(), ..Env::current() }
+    }
+
+    pub(crate) fn host(&self) -> HostRoot {
+        self.root_dir.as_deref().map_or_else(HostRoot::default, HostRoot::new)
+    }
+}

@@ -1,0 +1,37 @@
+//! `config`: the configuration as shipped and as it counts.
+
+use std::io::Write;
+
+use crate::cli::{Cli, Config};
+use crate::{CtlError, Verdict};
+
+pub(crate) fn run(
+    cli: &Cli,
+    command: Config,
+    out: &mut dyn Write,
+    remarks: &mut dyn Write,
+) -> Result<Verdict, CtlError> {
+    match command {
+        Config::Default => write!(out, "{}", fleet_inject::DEFAULT_CONFIG)?,
+        Config::Path => writeln!(out, "{}", fleet_host::config_path(&cli.env(), &cli.host()).display())?,
+        Config::Show => show(cli, out, remarks)?,
+    }
+    Ok(Verdict::Fine)
+}
+
+fn show(cli: &Cli, out: &mut dyn Write, remarks: &mut dyn Write) -> Result<(), CtlError> {
+    let env = cli.env();
+    let (file, path) = fleet_host::load_policy(&env, &cli.host())?;
+    for warning in &file.warnings {
+        writeln!(remarks, "fleet-nvidia-ctl: {warning}")?;
+    }
+    match path {
+        Some(path) => writeln!(out, "# from {}", path.display())?,
+        None => writeln!(out, "# defaults: there is no configuration file")?,
+    }
+    // The directories depend on the user, so they are stated even where the file does not.
+    let mut policy = file.policy;
+    policy.spec_dirs = Some(fleet_host::spec_dirs(&policy, &env));
+    write!(out, "{}", policy.to_toml())?;
+    Ok(())
+}
