@@ -27,36 +27,70 @@ struct Case {
 }
 
 fn main() {
-    let rounds: usize = env::var("BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(30);
+    let rounds: usize = env::var("BENCH_ROUNDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(30);
     let work = env::temp_dir().join(format!("fleet-bench-{}", std::process::id()));
     fs::create_dir_all(&work).expect("make the work directory");
     let runtimes = runtimes(&work);
     let rootfs = rootfs(&work);
     let plain = bundle(&work, "plain", &rootfs, None, None);
-    let profile = fs::read_to_string("/usr/share/containers/seccomp.json").ok().and_then(|t| serde_json::from_str(&t).ok());
-    let mut cases = vec![Case { name: "plain", bundle: plain.clone(), peers_use: None }];
+    let profile = fs::read_to_string("/usr/share/containers/seccomp.json")
+        .ok()
+        .and_then(|t| serde_json::from_str(&t).ok());
+    let mut cases = vec![Case {
+        name: "plain",
+        bundle: plain.clone(),
+        peers_use: None,
+    }];
     if let Some(profile) = profile {
         let bundle = bundle(&work, "seccomp", &rootfs, Some(seccomp(&profile)), None);
-        cases.push(Case { name: "seccomp (default profile)", bundle, peers_use: None });
+        cases.push(Case {
+            name: "seccomp (default profile)",
+            bundle,
+            peers_use: None,
+        });
     } else {
         println!("SKIP seccomp: /usr/share/containers/seccomp.json is missing");
     }
-    for (name, variable) in [("2 GPUs, all hooks", "FLEET_BENCH_CDI_2"), ("8 GPUs, all hooks", "FLEET_BENCH_CDI_8")] {
+    for (name, variable) in [
+        ("2 GPUs, all hooks", "FLEET_BENCH_CDI_2"),
+        ("8 GPUs, all hooks", "FLEET_BENCH_CDI_8"),
+    ] {
         match env::var(variable) {
             Ok(kind) => {
                 let bundle = bundle(&work, name, &rootfs, None, Some(&kind));
-                cases.push(Case { name, bundle, peers_use: Some(plain.clone()) });
+                cases.push(Case {
+                    name,
+                    bundle,
+                    peers_use: Some(plain.clone()),
+                });
             }
             Err(_) => println!("SKIP {name}: {variable} does not name a CDI device"),
         }
     }
-    println!("{} rounds, runtimes in turn; milliseconds, median (minimum); ratio = fleet-nvidia / peer, by medians\n", rounds);
-    println!("| what | {} | ratios |", runtimes.iter().map(|r| r.name).collect::<Vec<_>>().join(" | "));
+    println!(
+        "{} rounds, runtimes in turn; milliseconds, median (minimum); ratio = fleet-nvidia / peer, by medians\n",
+        rounds
+    );
+    println!(
+        "| what | {} | ratios |",
+        runtimes
+            .iter()
+            .map(|r| r.name)
+            .collect::<Vec<_>>()
+            .join(" | ")
+    );
     println!("|---|{}---|", "---|".repeat(runtimes.len()));
     for case in &cases {
         let label = format!("create + start + delete, {}", case.name);
         report(&label, &runtimes, rounds, |runtime| {
-            let bundle = if runtime.name == "fleet-nvidia" { &case.bundle } else { case.peers_use.as_ref().unwrap_or(&case.bundle) };
+            let bundle = if runtime.name == "fleet-nvidia" {
+                &case.bundle
+            } else {
+                case.peers_use.as_ref().unwrap_or(&case.bundle)
+            };
             lifecycle(runtime, bundle)
         });
     }
@@ -67,19 +101,33 @@ fn main() {
 /// `state` and `exec` on a running container.
 fn running(work: &Path, rootfs: &Path, runtimes: &[Runtime], rounds: usize) {
     let sleeper = bundle(work, "sleeper", rootfs, None, None);
-    edit(&sleeper, |spec| spec["process"]["args"] = json!(["/bin/busybox", "sleep", "1000"]));
+    edit(&sleeper, |spec| {
+        spec["process"]["args"] = json!(["/bin/busybox", "sleep", "1000"])
+    });
     for runtime in runtimes {
         set_cgroup(&sleeper, runtime.name);
-        must(runtime, &["run", "-d", "--bundle", text(&sleeper), "bench-running"]);
+        must(
+            runtime,
+            &["run", "-d", "--bundle", text(&sleeper), "bench-running"],
+        );
     }
-    report("state", runtimes, rounds, |runtime| must(runtime, &["state", "bench-running"]));
-    report("exec true", runtimes, rounds, |runtime| must(runtime, &["exec", "bench-running", "/bin/busybox", "true"]));
+    report("state", runtimes, rounds, |runtime| {
+        must(runtime, &["state", "bench-running"])
+    });
+    report("exec true", runtimes, rounds, |runtime| {
+        must(runtime, &["exec", "bench-running", "/bin/busybox", "true"])
+    });
     for runtime in runtimes {
         must(runtime, &["delete", "--force", "bench-running"]);
     }
 }
 
-fn report(label: &str, runtimes: &[Runtime], rounds: usize, mut run: impl FnMut(&Runtime) -> Duration) {
+fn report(
+    label: &str,
+    runtimes: &[Runtime],
+    rounds: usize,
+    mut run: impl FnMut(&Runtime) -> Duration,
+) {
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); runtimes.len()];
     for round in 0..=rounds {
         for (runtime, times) in runtimes.iter().zip(&mut times) {
@@ -90,12 +138,19 @@ fn report(label: &str, runtimes: &[Runtime], rounds: usize, mut run: impl FnMut(
             }
         }
     }
-    let stats: Vec<(f64, f64)> = times.iter_mut().map(|all| (median(all), all.first().copied().unwrap_or(0.0))).collect();
+    let stats: Vec<(f64, f64)> = times
+        .iter_mut()
+        .map(|all| (median(all), all.first().copied().unwrap_or(0.0)))
+        .collect();
     let mut row = format!("| {label} |");
     for (median, least) in &stats {
         let _ = write!(row, " {median:.1} ({least:.1}) |");
     }
-    let ratios = stats.iter().zip(runtimes).skip(1).map(|((median, _), peer)| format!("{:.2} × {}", stats[0].0 / median, peer.name));
+    let ratios = stats
+        .iter()
+        .zip(runtimes)
+        .skip(1)
+        .map(|((median, _), peer)| format!("{:.2} × {}", stats[0].0 / median, peer.name));
     println!("{row} {} |", ratios.collect::<Vec<_>>().join(", "));
 }
 
@@ -119,7 +174,11 @@ fn must(runtime: &Runtime, args: &[&str]) -> Duration {
     let begin = Instant::now();
     // Files, not pipes: a container keeps its stdio open.
     let log = runtime.root.with_extension("log");
-    let sink = || fs::File::create(&log).map(Stdio::from).unwrap_or_else(|_| Stdio::null());
+    let sink = || {
+        fs::File::create(&log)
+            .map(Stdio::from)
+            .unwrap_or_else(|_| Stdio::null())
+    };
     let status = Command::new(&runtime.path)
         .arg("--root")
         .arg(&runtime.root)
@@ -137,11 +196,23 @@ fn must(runtime: &Runtime, args: &[&str]) -> Duration {
 }
 
 fn runtimes(work: &Path) -> Vec<Runtime> {
-    let ours = env::var("RUNTIME_UNDER_TEST").expect("RUNTIME_UNDER_TEST names the fleet-nvidia binary");
-    let mut all = vec![Runtime { name: "fleet-nvidia", path: ours.into(), root: work.join("root-fleet") }];
-    for (name, paths) in [("crun", ["/usr/bin/crun", "/usr/sbin/crun"]), ("runc", ["/usr/sbin/runc", "/usr/bin/runc"])] {
+    let ours =
+        env::var("RUNTIME_UNDER_TEST").expect("RUNTIME_UNDER_TEST names the fleet-nvidia binary");
+    let mut all = vec![Runtime {
+        name: "fleet-nvidia",
+        path: ours.into(),
+        root: work.join("root-fleet"),
+    }];
+    for (name, paths) in [
+        ("crun", ["/usr/bin/crun", "/usr/sbin/crun"]),
+        ("runc", ["/usr/sbin/runc", "/usr/bin/runc"]),
+    ] {
         match paths.iter().find(|path| Path::new(path).exists()) {
-            Some(path) => all.push(Runtime { name, path: path.into(), root: work.join(format!("root-{name}")) }),
+            Some(path) => all.push(Runtime {
+                name,
+                path: path.into(),
+                root: work.join(format!("root-{name}")),
+            }),
             None => println!("SKIP {name}: it is not installed"),
         }
     }
@@ -161,7 +232,13 @@ fn rootfs(work: &Path) -> PathBuf {
     rootfs
 }
 
-fn bundle(work: &Path, name: &str, rootfs: &Path, seccomp: Option<Value>, device: Option<&str>) -> PathBuf {
+fn bundle(
+    work: &Path,
+    name: &str,
+    rootfs: &Path,
+    seccomp: Option<Value>,
+    device: Option<&str>,
+) -> PathBuf {
     let bundle = work.join(name.replace([' ', ','], "-"));
     fs::create_dir_all(&bundle).expect("make the bundle");
     let mounts = json!([
@@ -172,7 +249,13 @@ fn bundle(work: &Path, name: &str, rootfs: &Path, seccomp: Option<Value>, device
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
     ]);
-    let caps = json!(["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SETGID"]);
+    let caps = json!([
+        "CAP_CHOWN",
+        "CAP_KILL",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SETUID",
+        "CAP_SETGID"
+    ]);
     let mut spec = json!({
         "ociVersion": "1.0.2",
         "root": {"path": rootfs, "readonly": false},
@@ -205,11 +288,16 @@ fn seccomp(profile: &Value) -> Value {
     let groups = profile["syscalls"].as_array().cloned().unwrap_or_default();
     let kept: Vec<Value> = groups
         .into_iter()
-        .filter(|group| group["includes"].as_object().is_none_or(serde_json::Map::is_empty))
+        .filter(|group| {
+            group["includes"]
+                .as_object()
+                .is_none_or(serde_json::Map::is_empty)
+        })
         .map(|group| {
             let mut rule = json!({"names": group["names"], "action": group["action"]});
             for key in ["args", "errnoRet"] {
-                if group[key].as_array().is_some_and(|args| !args.is_empty()) || group[key].is_u64() {
+                if group[key].as_array().is_some_and(|args| !args.is_empty()) || group[key].is_u64()
+                {
                     rule[key] = group[key].clone();
                 }
             }
@@ -220,14 +308,20 @@ fn seccomp(profile: &Value) -> Value {
 }
 
 fn edit(bundle: &Path, change: impl FnOnce(&mut Value)) {
-    let mut spec: Value = serde_json::from_slice(&fs::read(bundle.join("config.json")).expect("read the spec")).expect("parse the spec");
+    let mut spec: Value =
+        serde_json::from_slice(&fs::read(bundle.join("config.json")).expect("read the spec"))
+            .expect("parse the spec");
     change(&mut spec);
     write(bundle, &spec);
 }
 
 fn set_cgroup(bundle: &Path, runtime: &str) {
     let parent = env::var("FLEET_TEST_CGROUP").unwrap_or_default();
-    let path = format!("{}/bench-{runtime}-{}", parent.trim_end_matches('/'), std::process::id());
+    let path = format!(
+        "{}/bench-{runtime}-{}",
+        parent.trim_end_matches('/'),
+        std::process::id()
+    );
     edit(bundle, |spec| spec["linux"]["cgroupsPath"] = json!(path));
 }
 

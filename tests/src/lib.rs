@@ -2,7 +2,12 @@
 //!
 //! The suites run inside `tests/isolate` (own pid and mount namespaces, own cgroup), and over crun or runc as well:
 //! `RUNTIME_UNDER_TEST` names the binary.
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::missing_panics_doc)]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::missing_panics_doc
+)]
 
 use std::env;
 use std::fs;
@@ -18,8 +23,12 @@ use serde_json::{Value, json};
 /// A path that the Makefile hands over.
 #[must_use]
 pub fn path(variable: &str) -> PathBuf {
-    let value = env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `make test`"));
-    assert!(env::var("FLEET_ISOLATED").is_ok(), "the suites run inside tests/isolate only: run `make test`");
+    let value =
+        env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `make test`"));
+    assert!(
+        env::var("FLEET_ISOLATED").is_ok(),
+        "the suites run inside tests/isolate only: run `make test`"
+    );
     PathBuf::from(value)
 }
 
@@ -27,7 +36,11 @@ pub fn path(variable: &str) -> PathBuf {
 pub fn skip(test: &str, reason: &str) {
     println!("SKIP {test}: {reason}");
     if let Ok(file) = env::var("FLEET_SKIPPED") {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(file).expect("open the skip list");
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(file)
+            .expect("open the skip list");
         writeln!(file, "SKIP {test}: {reason}").expect("write the skip list");
     }
 }
@@ -37,7 +50,11 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// A name of its own for every bundle and container.
 #[must_use]
 pub fn unique(prefix: &str) -> String {
-    format!("{prefix}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{prefix}-{}-{}",
+        std::process::id(),
+        NUMBER.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// What a command printed and how it ended.
@@ -65,7 +82,10 @@ impl Output {
     /// Asserts success in silence: engines read our stdout and stderr as the container's.
     #[track_caller]
     pub fn silent(self) {
-        assert!(self.code == 0 && self.stdout.is_empty() && self.stderr.is_empty(), "{self:#?}");
+        assert!(
+            self.code == 0 && self.stdout.is_empty() && self.stderr.is_empty(),
+            "{self:#?}"
+        );
     }
 
     /// Asserts a failure that says `word`, in one line.
@@ -74,7 +94,11 @@ impl Output {
     pub fn fails(self, word: &str) -> Self {
         assert_ne!(self.code, 0, "{self:#?}");
         assert!(self.stderr.contains(word), "`{word}` is not in {self:#?}");
-        assert_eq!(self.stderr.trim_end().lines().count(), 1, "more than one line: {self:#?}");
+        assert_eq!(
+            self.stderr.trim_end().lines().count(),
+            1,
+            "more than one line: {self:#?}"
+        );
         self
     }
 }
@@ -83,8 +107,13 @@ impl Output {
 #[must_use]
 pub fn run(command: &mut Command) -> Output {
     let base = env::temp_dir().join(unique("fleet-output"));
-    let file = |suffix: &str| fs::File::create(base.with_extension(suffix)).expect("make an output file");
-    let status = command.stdin(Stdio::null()).stdout(file("out")).stderr(file("err")).status();
+    let file =
+        |suffix: &str| fs::File::create(base.with_extension(suffix)).expect("make an output file");
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(file("out"))
+        .stderr(file("err"))
+        .status();
     let read = |suffix: &str| {
         let path = base.with_extension(suffix);
         let text = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
@@ -93,7 +122,12 @@ pub fn run(command: &mut Command) -> Output {
     };
     let status = status.unwrap_or_else(|err| panic!("{command:?}: {err}"));
     let signal = std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
-    Output { line: format!("{command:?}"), code: status.code().or(signal).unwrap_or(-1), stdout: read("out"), stderr: read("err") }
+    Output {
+        line: format!("{command:?}"),
+        code: status.code().or(signal).unwrap_or(-1),
+        stdout: read("out"),
+        stderr: read("err"),
+    }
 }
 
 /// The runtime under test with a state root of its own.
@@ -109,7 +143,10 @@ impl Runtime {
     /// With a fresh root.
     #[must_use]
     pub fn new() -> Self {
-        Self { binary: path("RUNTIME_UNDER_TEST"), root: PathBuf::from("/run").join(unique("root")) }
+        Self {
+            binary: path("RUNTIME_UNDER_TEST"),
+            root: PathBuf::from("/run").join(unique("root")),
+        }
     }
 
     /// A command with the root set.
@@ -136,7 +173,9 @@ impl Runtime {
     /// Waits until the container has a status.
     #[track_caller]
     pub fn wait_for(&self, id: &str, status: &str) {
-        until(&format!("{id} to be {status}"), || self.state(id)["status"] == status);
+        until(&format!("{id} to be {status}"), || {
+            self.state(id)["status"] == status
+        });
     }
 }
 
@@ -176,18 +215,37 @@ impl Bundle {
         let id = unique("ct");
         let dir = PathBuf::from("/run").join(format!("bundle-{id}"));
         fs::create_dir_all(dir.join("rootfs")).expect("make a bundle");
-        fs::set_permissions(dir.join("rootfs"), fs::Permissions::from_mode(0o755)).expect("chmod the root file system");
+        fs::set_permissions(dir.join("rootfs"), fs::Permissions::from_mode(0o755))
+            .expect("chmod the root file system");
         let image = path("FLEET_STATE").join("images/busybox.tar");
-        assert!(run(Command::new("tar").arg("-C").arg(dir.join("rootfs")).arg("-xf").arg(image)).code == 0, "unpack the image");
+        assert!(
+            run(Command::new("tar")
+                .arg("-C")
+                .arg(dir.join("rootfs"))
+                .arg("-xf")
+                .arg(image))
+            .code
+                == 0,
+            "unpack the image"
+        );
         let spec = spec(script, &id);
-        Self { dir, id, spec, runtime: Runtime::new() }
+        Self {
+            dir,
+            id,
+            spec,
+            runtime: Runtime::new(),
+        }
     }
 
     /// Puts a value into the spec.
     #[must_use]
     pub fn set(mut self, pointer: &str, value: Value) -> Self {
         let (parent, key) = pointer.rsplit_once('/').expect("a pointer has a slash");
-        let parent = if parent.is_empty() { &mut self.spec } else { self.spec.pointer_mut(parent).expect("the parent is there") };
+        let parent = if parent.is_empty() {
+            &mut self.spec
+        } else {
+            self.spec.pointer_mut(parent).expect("the parent is there")
+        };
         parent[key] = value;
         self
     }
@@ -197,16 +255,23 @@ impl Bundle {
     pub fn mount(mut self, destination: &str, kind: &str, source: &str, options: &[&str]) -> Self {
         let mounts = self.spec["mounts"].as_array_mut().expect("mounts");
         mounts.retain(|mount| mount["destination"] != destination);
-        mounts.push(json!({"destination": destination, "type": kind, "source": source, "options": options}));
+        mounts.push(
+            json!({"destination": destination, "type": kind, "source": source, "options": options}),
+        );
         self
     }
 
     /// Adds a namespace, or replaces it.
     #[must_use]
     pub fn namespace(mut self, kind: &str, path: Option<&str>) -> Self {
-        let all = self.spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        let all = self.spec["linux"]["namespaces"]
+            .as_array_mut()
+            .expect("namespaces");
         all.retain(|ns| ns["type"] != kind);
-        all.push(path.map_or_else(|| json!({"type": kind}), |path| json!({"type": kind, "path": path})));
+        all.push(path.map_or_else(
+            || json!({"type": kind}),
+            |path| json!({"type": kind, "path": path}),
+        ));
         self
     }
 
@@ -220,7 +285,12 @@ impl Bundle {
     pub fn make(&self, verb: &str, options: &[&str]) -> Output {
         self.write();
         let bundle = self.dir.display().to_string();
-        let args = [&[verb, "--bundle", &bundle][..], options, &[self.id.as_str()]].concat();
+        let args = [
+            &[verb, "--bundle", &bundle][..],
+            options,
+            &[self.id.as_str()],
+        ]
+        .concat();
         self.runtime.run(&args)
     }
 
@@ -239,13 +309,17 @@ impl Bundle {
     /// `exec`.
     #[must_use]
     pub fn exec(&self, options: &[&str], program: &[&str]) -> Output {
-        self.runtime.run(&[&["exec"], options, &[self.id.as_str()], program].concat())
+        self.runtime
+            .run(&[&["exec"], options, &[self.id.as_str()], program].concat())
     }
 
     /// The container's cgroup path.
     #[must_use]
     pub fn cgroup(&self) -> String {
-        self.spec["linux"]["cgroupsPath"].as_str().unwrap_or_default().to_owned()
+        self.spec["linux"]["cgroupsPath"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 
@@ -260,11 +334,22 @@ impl Drop for Bundle {
 /// A cgroup path below the isolated run's own.
 #[must_use]
 pub fn cgroup_path(id: &str) -> String {
-    format!("{}/{id}", env::var("FLEET_TEST_CGROUP").expect("run inside tests/isolate"))
+    format!(
+        "{}/{id}",
+        env::var("FLEET_TEST_CGROUP").expect("run inside tests/isolate")
+    )
 }
 
 fn spec(script: &str, id: &str) -> Value {
-    let caps = json!(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID"]);
+    let caps = json!([
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_KILL",
+        "CAP_MKNOD",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SETGID",
+        "CAP_SETUID"
+    ]);
     json!({
         "ociVersion": "1.0.2",
         "root": {"path": "rootfs", "readonly": false},
@@ -294,17 +379,30 @@ fn spec(script: &str, id: &str) -> Value {
 /// Directories of the machine's cgroup hierarchies that belong to a path.
 #[must_use]
 pub fn cgroup_dirs(path: &str) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir("/sys/fs/cgroup") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/sys/fs/cgroup") else {
+        return Vec::new();
+    };
     let mut roots: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     roots.push("/sys/fs/cgroup".into());
-    roots.into_iter().map(|root| root.join(path.trim_start_matches('/'))).filter(|dir| dir.is_dir()).collect()
+    roots
+        .into_iter()
+        .map(|root| root.join(path.trim_start_matches('/')))
+        .filter(|dir| dir.is_dir())
+        .collect()
 }
 
 /// Asserts that nothing of a container is left: no state, cgroup, mount or process.
 #[track_caller]
 pub fn assert_nothing_left(bundle: &Bundle) {
-    assert!(!bundle.runtime.root.join(&bundle.id).exists(), "a state directory is left");
-    assert_eq!(cgroup_dirs(&bundle.cgroup()), Vec::<PathBuf>::new(), "a cgroup is left");
+    assert!(
+        !bundle.runtime.root.join(&bundle.id).exists(),
+        "a state directory is left"
+    );
+    assert_eq!(
+        cgroup_dirs(&bundle.cgroup()),
+        Vec::<PathBuf>::new(),
+        "a cgroup is left"
+    );
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read mountinfo");
     let dir = bundle.dir.display().to_string();
     assert!(!mounts.contains(&dir), "a mount is left: {mounts}");
@@ -315,8 +413,14 @@ pub fn assert_nothing_left(bundle: &Bundle) {
         }
         let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
         let root = fs::read_link(entry.path().join("root")).unwrap_or_default();
-        assert!(!root.starts_with(Path::new(&dir)), "process {name} is left: {line}");
+        assert!(
+            !root.starts_with(Path::new(&dir)),
+            "process {name} is left: {line}"
+        );
         let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        assert!(!comm.starts_with("fleet:[") && !comm.starts_with("youki:["), "process {name} is left: {comm}");
+        assert!(
+            !comm.starts_with("fleet:[") && !comm.starts_with("youki:["),
+            "process {name} is left: {comm}"
+        );
     }
 }

@@ -23,57 +23,245 @@ fn refused(name: &str, bundle: &Bundle, word: &str) {
     drop(fs::remove_file(&log));
     let args = ["--log", log.to_str().expect("text"), "--log-format", "json"];
     let dir = bundle.dir.display().to_string();
-    let out = bundle.runtime.run(&[&args[..], &["create", "--bundle", &dir, &bundle.id]].concat());
+    let out = bundle
+        .runtime
+        .run(&[&args[..], &["create", "--bundle", &dir, &bundle.id]].concat());
     assert_eq!(out.code, 1, "{name}: {out:#?}");
-    assert!(out.stderr.contains(word), "{name}: `{word}` is not in {out:#?}");
+    assert!(
+        out.stderr.contains(word),
+        "{name}: `{word}` is not in {out:#?}"
+    );
     assert_eq!(out.stderr.trim_end().lines().count(), 1, "{name}: {out:#?}");
-    let record: Value = serde_json::from_str(&fs::read_to_string(&log).expect("log")).unwrap_or_else(|err| panic!("{name}: {err}"));
-    assert!(record["msg"].as_str().expect("msg").contains(word) && record["level"] == "error", "{name}: {record}");
+    let record: Value = serde_json::from_str(&fs::read_to_string(&log).expect("log"))
+        .unwrap_or_else(|err| panic!("{name}: {err}"));
+    assert!(
+        record["msg"].as_str().expect("msg").contains(word) && record["level"] == "error",
+        "{name}: {record}"
+    );
     assert_nothing_left(bundle);
 }
 
 const SPEC: [Case; 30] = [
-    ("no version", |b| set("/ociVersion", json!(null))(b), "ociVersion"),
-    ("version of the future", |b| set("/ociVersion", json!("2.0.0"))(b), "2.0.0"),
-    ("no process", |b| set("/process", json!(null))(b), "no `process`"),
-    ("process is a list", |b| set("/process", json!([]))(b), "process"),
-    ("no program", |b| set("/process/args", json!([]))(b), "process.args"),
-    ("args is text", |b| set("/process/args", json!("sh"))(b), "process.args"),
-    ("program missing", |b| set("/process/args", json!(["/no/such"]))(b), "executable file `/no/such` not found: No such file or directory"),
-    ("program not in PATH", |b| set("/process/args", json!(["nope"]))(b), "not found in $PATH"),
-    ("program is a directory", |b| set("/process/args", json!(["/bin"]))(b), "is a directory"),
-    ("program not executable", |b| set("/process/args", json!(["/etc/passwd"]))(b), "permission denied"),
-    ("relative cwd", |b| set("/process/cwd", json!("tmp"))(b), "absolute"),
-    ("uid too large", |b| set("/process/user/uid", json!(99_999_999_999_i64))(b), "uid"),
-    ("negative gid", |b| set("/process/user/gid", json!(-1))(b), "gid"),
+    (
+        "no version",
+        |b| set("/ociVersion", json!(null))(b),
+        "ociVersion",
+    ),
+    (
+        "version of the future",
+        |b| set("/ociVersion", json!("2.0.0"))(b),
+        "2.0.0",
+    ),
+    (
+        "no process",
+        |b| set("/process", json!(null))(b),
+        "no `process`",
+    ),
+    (
+        "process is a list",
+        |b| set("/process", json!([]))(b),
+        "process",
+    ),
+    (
+        "no program",
+        |b| set("/process/args", json!([]))(b),
+        "process.args",
+    ),
+    (
+        "args is text",
+        |b| set("/process/args", json!("sh"))(b),
+        "process.args",
+    ),
+    (
+        "program missing",
+        |b| set("/process/args", json!(["/no/such"]))(b),
+        "executable file `/no/such` not found: No such file or directory",
+    ),
+    (
+        "program not in PATH",
+        |b| set("/process/args", json!(["nope"]))(b),
+        "not found in $PATH",
+    ),
+    (
+        "program is a directory",
+        |b| set("/process/args", json!(["/bin"]))(b),
+        "is a directory",
+    ),
+    (
+        "program not executable",
+        |b| set("/process/args", json!(["/etc/passwd"]))(b),
+        "permission denied",
+    ),
+    (
+        "relative cwd",
+        |b| set("/process/cwd", json!("tmp"))(b),
+        "absolute",
+    ),
+    (
+        "uid too large",
+        |b| set("/process/user/uid", json!(99_999_999_999_i64))(b),
+        "uid",
+    ),
+    (
+        "negative gid",
+        |b| set("/process/user/gid", json!(-1))(b),
+        "gid",
+    ),
     ("root is text", |b| set("/root", json!("rootfs"))(b), "root"),
-    ("root missing", |b| set("/root/path", json!("nowhere"))(b), "nowhere"),
-    ("root is a file", |b| set("/root/path", json!("config.json"))(b), "not a directory"),
-    ("root is the host's", |b| set("/root/path", json!("/"))(b), "host"),
+    (
+        "root missing",
+        |b| set("/root/path", json!("nowhere"))(b),
+        "nowhere",
+    ),
+    (
+        "root is a file",
+        |b| set("/root/path", json!("config.json"))(b),
+        "not a directory",
+    ),
+    (
+        "root is the host's",
+        |b| set("/root/path", json!("/"))(b),
+        "host",
+    ),
     ("unknown namespace", |b| b.namespace("moon", None), "moon"),
-    ("no mount namespace", |b| set("/linux/namespaces", json!([{"type": "pid"}]))(b), "mount namespace"),
-    ("user namespace without maps", |b| b.namespace("user", None), "uidMappings"),
-    ("namespace path missing", |b| b.namespace("network", Some("/run/netns/none")), "No such file"),
-    ("mount without destination", |b| set("/mounts", json!([{"type": "tmpfs"}]))(b), "destination"),
-    ("mount source missing", |b| b.mount("/v", "bind", "/no/such/volume", &["bind"]), "/no/such/volume"),
-    ("mount of an unknown type", |b| b.mount("/v", "moonfs", "x", &[]), "moonfs"),
-    ("mount option is no text", |b| set("/mounts", json!([{"destination": "/v", "type": "tmpfs", "options": [1]}]))(b), "options"),
-    ("idmapped mount", |b| b.mount("/v", "bind", "/tmp", &["bind", "idmap"]), "idmapped"),
-    ("device without number", |b| set("/linux/devices", json!([{"path": "/dev/x", "type": "c"}]))(b), "/dev/x"),
-    ("device of an unknown type", |b| set("/linux/devices", json!([{"path": "/dev/x", "type": "q", "major": 1, "minor": 1}]))(b), "\"q\""),
-    ("device rule with bad access", |b| set("/linux/resources/devices", json!([{"allow": true, "access": "x"}]))(b), "devices"),
-    ("seccomp action unknown", |b| set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_MOON"}))(b), "SCMP_ACT_MOON"),
+    (
+        "no mount namespace",
+        |b| set("/linux/namespaces", json!([{"type": "pid"}]))(b),
+        "mount namespace",
+    ),
+    (
+        "user namespace without maps",
+        |b| b.namespace("user", None),
+        "uidMappings",
+    ),
+    (
+        "namespace path missing",
+        |b| b.namespace("network", Some("/run/netns/none")),
+        "No such file",
+    ),
+    (
+        "mount without destination",
+        |b| set("/mounts", json!([{"type": "tmpfs"}]))(b),
+        "destination",
+    ),
+    (
+        "mount source missing",
+        |b| b.mount("/v", "bind", "/no/such/volume", &["bind"]),
+        "/no/such/volume",
+    ),
+    (
+        "mount of an unknown type",
+        |b| b.mount("/v", "moonfs", "x", &[]),
+        "moonfs",
+    ),
+    (
+        "mount option is no text",
+        |b| {
+            set(
+                "/mounts",
+                json!([{"destination": "/v", "type": "tmpfs", "options": [1]}]),
+            )(b)
+        },
+        "options",
+    ),
+    (
+        "idmapped mount",
+        |b| b.mount("/v", "bind", "/tmp", &["bind", "idmap"]),
+        "idmapped",
+    ),
+    (
+        "device without number",
+        |b| set("/linux/devices", json!([{"path": "/dev/x", "type": "c"}]))(b),
+        "/dev/x",
+    ),
+    (
+        "device of an unknown type",
+        |b| {
+            set(
+                "/linux/devices",
+                json!([{"path": "/dev/x", "type": "q", "major": 1, "minor": 1}]),
+            )(b)
+        },
+        "\"q\"",
+    ),
+    (
+        "device rule with bad access",
+        |b| {
+            set(
+                "/linux/resources/devices",
+                json!([{"allow": true, "access": "x"}]),
+            )(b)
+        },
+        "devices",
+    ),
+    (
+        "seccomp action unknown",
+        |b| set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_MOON"}))(b),
+        "SCMP_ACT_MOON",
+    ),
 ];
 
 const MORE: [Case; 8] = [
-    ("seccomp notify", |b| set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY"}))(b), "SCMP_ACT_NOTIFY"),
-    ("intel rdt", |b| set("/linux/intelRdt", json!({"closID": "x"}))(b), "intelRdt"),
-    ("rlimit unknown", |b| set("/process/rlimits", json!([{"type": "RLIMIT_MOON", "soft": 1, "hard": 1}]))(b), "RLIMIT_MOON"),
-    ("rlimit upside down", |b| set("/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]))(b), "RLIMIT_CORE"),
-    ("oom score out of range", |b| set("/process/oomScoreAdj", json!(5000))(b), "oomScoreAdj"),
-    ("sysctl unknown", |b| set("/linux/sysctl", json!({"net.no.such": "1"}))(b), "net.no.such"),
-    ("capabilities are text", |b| set("/process/capabilities", json!({"bounding": "CAP_KILL"}))(b), "capabilities"),
-    ("hook missing", |b| set("/hooks", json!({"createRuntime": [{"path": "/no/such/hook"}]}))(b), "/no/such/hook"),
+    (
+        "seccomp notify",
+        |b| {
+            set(
+                "/linux/seccomp",
+                json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
+            )(b)
+        },
+        "SCMP_ACT_NOTIFY",
+    ),
+    (
+        "intel rdt",
+        |b| set("/linux/intelRdt", json!({"closID": "x"}))(b),
+        "intelRdt",
+    ),
+    (
+        "rlimit unknown",
+        |b| {
+            set(
+                "/process/rlimits",
+                json!([{"type": "RLIMIT_MOON", "soft": 1, "hard": 1}]),
+            )(b)
+        },
+        "RLIMIT_MOON",
+    ),
+    (
+        "rlimit upside down",
+        |b| {
+            set(
+                "/process/rlimits",
+                json!([{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]),
+            )(b)
+        },
+        "RLIMIT_CORE",
+    ),
+    (
+        "oom score out of range",
+        |b| set("/process/oomScoreAdj", json!(5000))(b),
+        "oomScoreAdj",
+    ),
+    (
+        "sysctl unknown",
+        |b| set("/linux/sysctl", json!({"net.no.such": "1"}))(b),
+        "net.no.such",
+    ),
+    (
+        "capabilities are text",
+        |b| set("/process/capabilities", json!({"bounding": "CAP_KILL"}))(b),
+        "capabilities",
+    ),
+    (
+        "hook missing",
+        |b| {
+            set(
+                "/hooks",
+                json!({"createRuntime": [{"path": "/no/such/hook"}]}),
+            )(b)
+        },
+        "/no/such/hook",
+    ),
 ];
 
 #[test]
@@ -88,7 +276,12 @@ fn specs() {
 #[test]
 fn broken_files() {
     let bundle = Bundle::new("true");
-    for (name, text, word) in [("empty", "", "config.json"), ("cut off", "{\"ociVersion\": \"1.0", "config.json"), ("a list", "[]", "object"), ("not text", "\u{1}\u{2}", "config.json")] {
+    for (name, text, word) in [
+        ("empty", "", "config.json"),
+        ("cut off", "{\"ociVersion\": \"1.0", "config.json"),
+        ("a list", "[]", "object"),
+        ("not text", "\u{1}\u{2}", "config.json"),
+    ] {
         fs::write(bundle.dir.join("config.json"), text).expect("write");
         refused(name, &bundle, word);
     }
@@ -102,18 +295,45 @@ fn ids_and_bundles() {
     bundle.write();
     let dir = bundle.dir.display().to_string();
     for id in ["a/b", "../x", "", ".hidden", "with space"] {
-        drop(bundle.runtime.run(&["create", "--bundle", &dir, id]).fails("invalid container id"));
+        drop(
+            bundle
+                .runtime
+                .run(&["create", "--bundle", &dir, id])
+                .fails("invalid container id"),
+        );
     }
-    drop(bundle.runtime.run(&["create", "--bundle", "/no/such/bundle", "id"]).fails("/no/such/bundle"));
-    drop(bundle.make("create", &["--console-socket", "/no/such/socket"]).fails("socket"));
-    drop(bundle.make("create", &["--pid-file", "/no/such/dir/pid"]).fails("/no/such/dir/pid"));
+    drop(
+        bundle
+            .runtime
+            .run(&["create", "--bundle", "/no/such/bundle", "id"])
+            .fails("/no/such/bundle"),
+    );
+    drop(
+        bundle
+            .make("create", &["--console-socket", "/no/such/socket"])
+            .fails("socket"),
+    );
+    drop(
+        bundle
+            .make("create", &["--pid-file", "/no/such/dir/pid"])
+            .fails("/no/such/dir/pid"),
+    );
     assert_nothing_left(&bundle);
     bundle.start();
     drop(bundle.make("create", &[]).fails("already exists"));
-    assert_eq!(bundle.runtime.state(&bundle.id)["status"], "running", "the first one lives");
+    assert_eq!(
+        bundle.runtime.state(&bundle.id)["status"],
+        "running",
+        "the first one lives"
+    );
     drop(bundle.runtime.run(&["delete", &bundle.id]).fails("running"));
     drop(bundle.runtime.run(&["start", &bundle.id]).fails("running"));
-    drop(bundle.runtime.run(&["kill", &bundle.id, "MOON"]).fails("MOON"));
+    drop(
+        bundle
+            .runtime
+            .run(&["kill", &bundle.id, "MOON"])
+            .fails("MOON"),
+    );
 }
 
 #[test]
@@ -123,7 +343,10 @@ fn a_damaged_record_can_be_removed() {
     fs::write(bundle.runtime.root.join(&bundle.id).join("state.json"), "{").expect("write");
     drop(bundle.runtime.run(&["state", &bundle.id]).fails("damaged"));
     assert_eq!(bundle.runtime.run(&["list", "-q"]).code, 0);
-    bundle.runtime.run(&["delete", "--force", &bundle.id]).silent();
+    bundle
+        .runtime
+        .run(&["delete", "--force", &bundle.id])
+        .silent();
     assert_nothing_left(&bundle);
 }
 
@@ -148,42 +371,123 @@ fn cdi(files: &[(&str, &str)], devices: &str) -> Bundle {
 
 #[test]
 fn cdi_requests() {
-    let stale = GOOD.replace("env: [GOT=good]", "mounts: [{hostPath: /no/such/lib.so.1, containerPath: /lib.so.1}]");
-    let node = GOOD.replace("env: [GOT=good]", "deviceNodes: [{path: /dev/no-such-node}]");
+    let stale = GOOD.replace(
+        "env: [GOT=good]",
+        "mounts: [{hostPath: /no/such/lib.so.1, containerPath: /lib.so.1}]",
+    );
+    let node = GOOD.replace(
+        "env: [GOT=good]",
+        "deviceNodes: [{path: /dev/no-such-node}]",
+    );
     let field = GOOD.replace("kind:", "color: red\nkind:");
     let cases: [(&str, &[(&str, &str)], &str, &str); 12] = [
-        ("unknown device", &[("a.yaml", GOOD)], "test.com/dev=7", "known devices of test.com/dev are 0"),
-        ("unknown kind", &[("a.yaml", GOOD)], "other.com/dev=0", "no CDI spec of kind other.com/dev"),
-        ("no specs at all", &[], "test.com/dev=0", "no CDI spec of kind"),
-        ("conflict", &[("a.yaml", GOOD), ("b.yaml", GOOD)], "test.com/dev=0", "b.yaml"),
-        ("only file is broken", &[("bad.yaml", "kind: [")], "test.com/dev=0", "bad.yaml"),
-        ("unknown field", &[("field.yaml", &field)], "test.com/dev=0", "color"),
-        ("missing host file", &[("a.yaml", &stale)], "test.com/dev=0", "/no/such/lib.so.1"),
-        ("missing host node", &[("a.yaml", &node)], "test.com/dev=0", "/dev/no-such-node"),
-        ("path in the name", &[("a.yaml", GOOD)], "test.com/dev=../0", "test.com/dev=../0"),
+        (
+            "unknown device",
+            &[("a.yaml", GOOD)],
+            "test.com/dev=7",
+            "known devices of test.com/dev are 0",
+        ),
+        (
+            "unknown kind",
+            &[("a.yaml", GOOD)],
+            "other.com/dev=0",
+            "no CDI spec of kind other.com/dev",
+        ),
+        (
+            "no specs at all",
+            &[],
+            "test.com/dev=0",
+            "no CDI spec of kind",
+        ),
+        (
+            "conflict",
+            &[("a.yaml", GOOD), ("b.yaml", GOOD)],
+            "test.com/dev=0",
+            "b.yaml",
+        ),
+        (
+            "only file is broken",
+            &[("bad.yaml", "kind: [")],
+            "test.com/dev=0",
+            "bad.yaml",
+        ),
+        (
+            "unknown field",
+            &[("field.yaml", &field)],
+            "test.com/dev=0",
+            "color",
+        ),
+        (
+            "missing host file",
+            &[("a.yaml", &stale)],
+            "test.com/dev=0",
+            "/no/such/lib.so.1",
+        ),
+        (
+            "missing host node",
+            &[("a.yaml", &node)],
+            "test.com/dev=0",
+            "/dev/no-such-node",
+        ),
+        (
+            "path in the name",
+            &[("a.yaml", GOOD)],
+            "test.com/dev=../0",
+            "test.com/dev=../0",
+        ),
         ("no kind", &[("a.yaml", GOOD)], "test.com", "test.com"),
-        ("empty name", &[("a.yaml", GOOD)], "test.com/dev=0,", "invalid"),
-        ("control characters", &[("a.yaml", GOOD)], "test.com/dev=0\u{7}", "invalid"),
+        (
+            "empty name",
+            &[("a.yaml", GOOD)],
+            "test.com/dev=0,",
+            "invalid",
+        ),
+        (
+            "control characters",
+            &[("a.yaml", GOOD)],
+            "test.com/dev=0\u{7}",
+            "invalid",
+        ),
     ];
     for (name, files, devices, word) in cases {
         let bundle = cdi(files, devices);
         refused(name, &bundle, word);
-        let text = bundle.runtime.run(&["create", "--bundle", bundle.dir.to_str().expect("text"), &bundle.id]).stderr.to_lowercase();
+        let text = bundle
+            .runtime
+            .run(&[
+                "create",
+                "--bundle",
+                bundle.dir.to_str().expect("text"),
+                &bundle.id,
+            ])
+            .stderr
+            .to_lowercase();
         for trigger in ["not found", "no such file", "permission denied"] {
-            assert!(!text.contains(trigger), "{name}: Podman would read `{trigger}` as the container's own: {text}");
+            assert!(
+                !text.contains(trigger),
+                "{name}: Podman would read `{trigger}` as the container's own: {text}"
+            );
         }
     }
 }
 
 #[test]
 fn a_broken_spec_beside_a_good_one_does_no_harm() {
-    let bundle = cdi(&[("a.yaml", GOOD), ("bad.yaml", "kind: ["), ("worse.json", "{")], "test.com/dev=0");
+    let bundle = cdi(
+        &[
+            ("a.yaml", GOOD),
+            ("bad.yaml", "kind: ["),
+            ("worse.json", "{"),
+        ],
+        "test.com/dev=0",
+    );
     assert_eq!(bundle.run().ok(), "good\n");
 }
 
 #[test]
 fn ten_megabytes_of_annotations() {
-    let bundle = cdi(&[("a.yaml", GOOD)], "test.com/dev=0").set("/annotations/big", json!("x".repeat(10 * 1024 * 1024)));
+    let bundle = cdi(&[("a.yaml", GOOD)], "test.com/dev=0")
+        .set("/annotations/big", json!("x".repeat(10 * 1024 * 1024)));
     assert_eq!(bundle.run().ok(), "good\n");
     let bundle = cdi(&[("a.yaml", GOOD)], &"y".repeat(10 * 1024 * 1024));
     refused("ten megabytes of nonsense", &bundle, "cdi.k8s.io/test");

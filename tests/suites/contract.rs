@@ -10,8 +10,14 @@ use fleet_tests::{Bundle, assert_nothing_left, cgroup_dirs, cgroup_path, unique}
 use serde_json::json;
 
 fn status(text: &str, key: &str) -> String {
-    let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
-    line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(key))
+        .unwrap_or_default();
+    line.split_whitespace()
+        .skip(1)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn seccomp() -> serde_json::Value {
@@ -28,16 +34,28 @@ fn exec_keeps_seccomp() {
 
 #[test]
 fn seccomp_without_nnp() {
-    let bundle = Bundle::new("cat /proc/self/status").set("/linux/seccomp", seccomp()).set("/process/noNewPrivileges", json!(false)).set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let bundle = Bundle::new("cat /proc/self/status")
+        .set("/linux/seccomp", seccomp())
+        .set("/process/noNewPrivileges", json!(false))
+        .set("/process/user", json!({"uid": 1000, "gid": 1000}));
     let text = bundle.run().ok();
-    assert_eq!((status(&text, "Seccomp:"), status(&text, "NoNewPrivs:")), ("2".into(), "0".into()));
+    assert_eq!(
+        (status(&text, "Seccomp:"), status(&text, "NoNewPrivs:")),
+        ("2".into(), "0".into())
+    );
 }
 
 fn user_namespace(bundle: Bundle) -> Bundle {
     bundle
         .namespace("user", None)
-        .set("/linux/uidMappings", json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]))
-        .set("/linux/gidMappings", json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]))
+        .set(
+            "/linux/uidMappings",
+            json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]),
+        )
+        .set(
+            "/linux/gidMappings",
+            json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]),
+        )
 }
 
 #[test]
@@ -45,15 +63,23 @@ fn exec_enters_user_namespace() {
     let bundle = user_namespace(Bundle::new("sleep 100"));
     bundle.start();
     let map = bundle.exec(&[], &["cat", "/proc/self/uid_map"]).ok();
-    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+    assert_eq!(
+        map.split_whitespace().collect::<Vec<_>>(),
+        ["0", "100000", "65536"]
+    );
 }
 
 #[test]
 fn two_id_mappings() {
     let maps = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}, {"containerID": 1000, "hostID": 200_000, "size": 10}]);
-    let bundle = user_namespace(Bundle::new("cat /proc/self/uid_map; id -u")).set("/linux/uidMappings", maps.clone()).set("/linux/gidMappings", maps);
+    let bundle = user_namespace(Bundle::new("cat /proc/self/uid_map; id -u"))
+        .set("/linux/uidMappings", maps.clone())
+        .set("/linux/gidMappings", maps);
     let words = bundle.run().ok();
-    assert_eq!(words.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "1000", "1000", "200000", "10", "0"]);
+    assert_eq!(
+        words.split_whitespace().collect::<Vec<_>>(),
+        ["0", "100000", "1000", "1000", "200000", "10", "0"]
+    );
 }
 
 #[test]
@@ -61,12 +87,16 @@ fn userns_with_host_netns() {
     let name = unique("fleet-net");
     let made = Command::new("ip").args(["netns", "add", &name]).status();
     if !made.is_ok_and(|status| status.success()) {
-        fleet_tests::skip("userns_with_host_netns", "`ip netns add` does not work here");
+        fleet_tests::skip(
+            "userns_with_host_netns",
+            "`ip netns add` does not work here",
+        );
         return;
     }
     let path = format!("/run/netns/{name}");
     let wanted = fs::metadata(&path).expect("the namespace").ino();
-    let bundle = user_namespace(Bundle::new("readlink /proc/self/ns/net")).namespace("network", Some(&path));
+    let bundle =
+        user_namespace(Bundle::new("readlink /proc/self/ns/net")).namespace("network", Some(&path));
     let text = bundle.run().ok();
     assert_eq!(text.trim(), format!("net:[{wanted}]"));
     drop(Command::new("ip").args(["netns", "del", &name]).status());
@@ -79,10 +109,17 @@ fn caps_equal_spec() {
     let text = bundle.run().ok();
     let bits = |set: &str| u64::from_str_radix(&status(&text, set), 16).expect("hex");
     let (kill, admin) = (1 << 5, 1 << 12);
-    assert_eq!((bits("CapBnd:"), bits("CapInh:"), bits("CapAmb:")), (kill | admin, kill, kill));
+    assert_eq!(
+        (bits("CapBnd:"), bits("CapInh:"), bits("CapAmb:")),
+        (kill | admin, kill, kill)
+    );
     let none = Bundle::new("cat /proc/self/status").set("/process/capabilities", json!(null));
     let text = none.run().ok();
-    assert_eq!(status(&text, "CapEff:"), "0000000000000000", "no object means none, not all");
+    assert_eq!(
+        status(&text, "CapEff:"),
+        "0000000000000000",
+        "no object means none, not all"
+    );
     assert_eq!(status(&text, "CapBnd:"), "0000000000000000");
 }
 
@@ -90,7 +127,10 @@ fn caps_equal_spec() {
 fn groups_equal_spec() {
     let groups = |bundle: Bundle| status(&bundle.run().ok(), "Groups:");
     assert_eq!(groups(Bundle::new("cat /proc/self/status")), "");
-    let given = Bundle::new("cat /proc/self/status").set("/process/user", json!({"uid": 0, "gid": 0, "additionalGids": [7, 44]}));
+    let given = Bundle::new("cat /proc/self/status").set(
+        "/process/user",
+        json!({"uid": 0, "gid": 0, "additionalGids": [7, 44]}),
+    );
     assert_eq!(groups(given), "7 44");
 }
 
@@ -126,8 +166,14 @@ fn busy_cgroup_is_refused() {
     let mut bystander = Bystander::in_cgroup(&path);
     let bundle = Bundle::new("true").set("/linux/cgroupsPath", json!(path));
     drop(bundle.make("create", &[]).fails("not empty"));
-    bundle.runtime.run(&["delete", "--force", &bundle.id]).silent();
-    assert!(bystander.0.try_wait().expect("wait").is_none(), "a stranger in the cgroup must live");
+    bundle
+        .runtime
+        .run(&["delete", "--force", &bundle.id])
+        .silent();
+    assert!(
+        bystander.0.try_wait().expect("wait").is_none(),
+        "a stranger in the cgroup must live"
+    );
 }
 
 #[test]
@@ -146,7 +192,10 @@ fn nested_cgroup_is_deleted() {
     for dir in cgroup_dirs(&bundle.cgroup()) {
         fs::create_dir_all(dir.join("a/b")).expect("nested cgroups");
     }
-    bundle.runtime.run(&["delete", "--force", &bundle.id]).silent();
+    bundle
+        .runtime
+        .run(&["delete", "--force", &bundle.id])
+        .silent();
     assert_nothing_left(&bundle);
 }
 
@@ -160,19 +209,56 @@ fn rootfs_propagation() {
 
 #[test]
 fn mount_propagation() {
-    for (option, want) in [("rslave", "master:"), ("rprivate", ""), ("rshared", "shared:")] {
+    for (option, want) in [
+        ("rslave", "master:"),
+        ("rprivate", ""),
+        ("rshared", "shared:"),
+    ] {
         let bundle = Bundle::new("grep ' /v ' /proc/self/mountinfo");
         let source = bundle.dir.join("volume");
         fs::create_dir(&source).expect("mkdir");
         let text = source.display().to_string();
-        nix::mount::mount(Some(text.as_str()), text.as_str(), None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).expect("bind");
-        nix::mount::mount(None::<&str>, text.as_str(), None::<&str>, nix::mount::MsFlags::MS_SHARED, None::<&str>).expect("share");
-        let root = if option == "rshared" { "rshared" } else { "rslave" };
-        let bundle = bundle.mount("/v", "bind", &text, &["rbind", option]).set("/linux/rootfsPropagation", json!(root));
+        nix::mount::mount(
+            Some(text.as_str()),
+            text.as_str(),
+            None::<&str>,
+            nix::mount::MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .expect("bind");
+        nix::mount::mount(
+            None::<&str>,
+            text.as_str(),
+            None::<&str>,
+            nix::mount::MsFlags::MS_SHARED,
+            None::<&str>,
+        )
+        .expect("share");
+        let root = if option == "rshared" {
+            "rshared"
+        } else {
+            "rslave"
+        };
+        let bundle = bundle
+            .mount("/v", "bind", &text, &["rbind", option])
+            .set("/linux/rootfsPropagation", json!(root));
         let line = bundle.run().ok();
-        let fields: Vec<&str> = line.split(" - ").next().expect("a line").split(' ').skip(6).collect();
+        let fields: Vec<&str> = line
+            .split(" - ")
+            .next()
+            .expect("a line")
+            .split(' ')
+            .skip(6)
+            .collect();
         let tags = fields.join(" ");
-        assert!(if want.is_empty() { tags.is_empty() } else { tags.contains(want) }, "{option}: {line}");
+        assert!(
+            if want.is_empty() {
+                tags.is_empty()
+            } else {
+                tags.contains(want)
+            },
+            "{option}: {line}"
+        );
         drop(bundle);
         nix::mount::umount2(text.as_str(), nix::mount::MntFlags::MNT_DETACH).ok();
     }
@@ -180,12 +266,17 @@ fn mount_propagation() {
 
 #[test]
 fn tmpcopyup() {
-    let bundle = Bundle::new("cat /data/sub/file; stat -c %a /data /data/sub; touch /data/new").mount("/data", "tmpfs", "tmpfs", &["rw", "tmpcopyup", "rprivate"]);
+    let bundle = Bundle::new("cat /data/sub/file; stat -c %a /data /data/sub; touch /data/new")
+        .mount("/data", "tmpfs", "tmpfs", &["rw", "tmpcopyup", "rprivate"]);
     let data = bundle.dir.join("rootfs/data/sub");
     fs::create_dir_all(&data).expect("mkdir");
     fs::write(data.join("file"), "from the image\n").expect("write");
     fs::set_permissions(&data, fs::Permissions::from_mode(0o751)).expect("chmod");
-    fs::set_permissions(bundle.dir.join("rootfs/data"), fs::Permissions::from_mode(0o1777)).expect("chmod");
+    fs::set_permissions(
+        bundle.dir.join("rootfs/data"),
+        fs::Permissions::from_mode(0o1777),
+    )
+    .expect("chmod");
     assert_eq!(bundle.run().ok(), "from the image\n1777\n751\n");
     assert!(!bundle.dir.join("rootfs/data/new").exists());
 }
@@ -194,32 +285,68 @@ fn tmpcopyup() {
 fn tmpfs_mode() {
     let bundle = Bundle::new("stat -c %a /t").mount("/t", "tmpfs", "tmpfs", &["rw"]);
     fs::create_dir(bundle.dir.join("rootfs/t")).expect("mkdir");
-    fs::set_permissions(bundle.dir.join("rootfs/t"), fs::Permissions::from_mode(0o700)).expect("chmod");
+    fs::set_permissions(
+        bundle.dir.join("rootfs/t"),
+        fs::Permissions::from_mode(0o700),
+    )
+    .expect("chmod");
     assert_eq!(bundle.run().ok(), "700\n");
 }
 
 #[test]
 fn bound_dev() {
     let mut bundle = Bundle::new("ls /dev/null /dev/shm > /dev/null && echo fine");
-    bundle.spec["mounts"].as_array_mut().expect("mounts").retain(|mount| !mount["destination"].as_str().expect("text").starts_with("/dev"));
+    bundle.spec["mounts"]
+        .as_array_mut()
+        .expect("mounts")
+        .retain(|mount| {
+            !mount["destination"]
+                .as_str()
+                .expect("text")
+                .starts_with("/dev")
+        });
     let before = fs::read_dir("/dev").expect("list").count();
-    let bundle = bundle.mount("/dev", "bind", "/dev", &["rbind", "rprivate"]).set("/linux/devices", json!([{"path": "/dev/null", "type": "c", "major": 1, "minor": 3}]));
+    let bundle = bundle
+        .mount("/dev", "bind", "/dev", &["rbind", "rprivate"])
+        .set(
+            "/linux/devices",
+            json!([{"path": "/dev/null", "type": "c", "major": 1, "minor": 3}]),
+        );
     assert_eq!(bundle.run().ok(), "fine\n");
-    assert_eq!(fs::read_dir("/dev").expect("list").count(), before, "nothing is made in the host's /dev");
+    assert_eq!(
+        fs::read_dir("/dev").expect("list").count(),
+        before,
+        "nothing is made in the host's /dev"
+    );
 }
 
 #[test]
 fn no_dev_mount_at_all() {
     let mut bundle = Bundle::new("echo > /dev/null && ls /dev/fd > /dev/null && echo fine");
-    bundle.spec["mounts"].as_array_mut().expect("mounts").retain(|mount| !mount["destination"].as_str().expect("text").starts_with("/dev"));
+    bundle.spec["mounts"]
+        .as_array_mut()
+        .expect("mounts")
+        .retain(|mount| {
+            !mount["destination"]
+                .as_str()
+                .expect("text")
+                .starts_with("/dev")
+        });
     assert_eq!(bundle.run().ok(), "fine\n");
-    assert_eq!(bundle.run().ok(), "fine\n", "the second time the links exist");
+    assert_eq!(
+        bundle.run().ok(),
+        "fine\n",
+        "the second time the links exist"
+    );
 }
 
 #[test]
 fn devices_anywhere_and_twice() {
     let node = json!({"path": "/opt/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 3, "gid": 4});
-    let bundle = Bundle::new("stat -c '%a %u %g %t:%T' /opt/dev/null").set("/linux/devices", json!([node, node, {"path": "/dev/null", "type": "c", "major": 1, "minor": 3}]));
+    let bundle = Bundle::new("stat -c '%a %u %g %t:%T' /opt/dev/null").set(
+        "/linux/devices",
+        json!([node, node, {"path": "/dev/null", "type": "c", "major": 1, "minor": 3}]),
+    );
     assert_eq!(bundle.run().ok(), "640 3 4 1:3\n");
 }
 
@@ -241,17 +368,37 @@ fn own_binary_is_read_only() {
     bundle.make("create", &[]).silent();
     let pid = bundle.runtime.state(&bundle.id)["pid"].to_string();
     let exe = fs::File::open(format!("/proc/{pid}/exe")).expect("its binary");
-    let read_only = nix::sys::statvfs::fstatvfs(&exe).expect("statvfs").flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY);
-    let seals = nix::fcntl::fcntl(std::os::fd::AsRawFd::as_raw_fd(&exe), nix::fcntl::FcntlArg::F_GET_SEALS).unwrap_or(0);
-    assert!(read_only || seals & libc::F_SEAL_WRITE != 0, "the waiting process runs from a view that can be written");
+    let read_only = nix::sys::statvfs::fstatvfs(&exe)
+        .expect("statvfs")
+        .flags()
+        .contains(nix::sys::statvfs::FsFlags::ST_RDONLY);
+    let seals = nix::fcntl::fcntl(
+        std::os::fd::AsRawFd::as_raw_fd(&exe),
+        nix::fcntl::FcntlArg::F_GET_SEALS,
+    )
+    .unwrap_or(0);
+    assert!(
+        read_only || seals & libc::F_SEAL_WRITE != 0,
+        "the waiting process runs from a view that can be written"
+    );
 }
 
 #[test]
 fn dev_stdout_as_user() {
-    let bundle = Bundle::new("echo again > /dev/stdout; echo error > /dev/stderr").set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let bundle = Bundle::new("echo again > /dev/stdout; echo error > /dev/stderr")
+        .set("/process/user", json!({"uid": 1000, "gid": 1000}));
     bundle.write();
-    let script = format!("{} --root {} run --bundle {} {} 2>&1 | cat", bundle.runtime.binary.display(), bundle.runtime.root.display(), bundle.dir.display(), bundle.id);
-    assert_eq!(fleet_tests::run(Command::new("sh").args(["-c", &script])).ok(), "again\nerror\n");
+    let script = format!(
+        "{} --root {} run --bundle {} {} 2>&1 | cat",
+        bundle.runtime.binary.display(),
+        bundle.runtime.root.display(),
+        bundle.dir.display(),
+        bundle.id
+    );
+    assert_eq!(
+        fleet_tests::run(Command::new("sh").args(["-c", &script])).ok(),
+        "again\nerror\n"
+    );
 }
 
 #[test]
@@ -262,11 +409,22 @@ fn cwd_is_made() {
 
 #[test]
 fn env_order() {
-    let bundle = Bundle::new("cat /proc/self/environ | tr '\\0' '\\n'").set("/process/env", json!(["Z=1", "PATH=/bin", "A=1", "Z=2", "HOME=/x"]));
+    let bundle = Bundle::new("cat /proc/self/environ | tr '\\0' '\\n'").set(
+        "/process/env",
+        json!(["Z=1", "PATH=/bin", "A=1", "Z=2", "HOME=/x"]),
+    );
     // The shell passes on what it was given, once each; the first process's own list is the spec's.
-    let direct = Bundle::new("").set("/process/args", json!(["/bin/cat", "/proc/self/environ"])).set("/process/env", json!(["Z=1", "PATH=/bin", "A=1", "Z=2", "HOME=/x"]));
+    let direct = Bundle::new("")
+        .set("/process/args", json!(["/bin/cat", "/proc/self/environ"]))
+        .set(
+            "/process/env",
+            json!(["Z=1", "PATH=/bin", "A=1", "Z=2", "HOME=/x"]),
+        );
     drop(bundle);
-    assert_eq!(direct.run().ok().replace('\0', " "), "Z=1 PATH=/bin A=1 Z=2 HOME=/x ");
+    assert_eq!(
+        direct.run().ok().replace('\0', " "),
+        "Z=1 PATH=/bin A=1 Z=2 HOME=/x "
+    );
 }
 
 #[test]
@@ -279,7 +437,9 @@ fn home() {
 
 #[test]
 fn private_programs_and_missing_path_variable() {
-    let bundle = Bundle::new("").set("/process/args", json!(["/bin/mine"])).set("/process/env", json!([]));
+    let bundle = Bundle::new("")
+        .set("/process/args", json!(["/bin/mine"]))
+        .set("/process/env", json!([]));
     let program = bundle.dir.join("rootfs/bin/mine");
     fs::write(&program, "#!/bin/sh\necho mine\n").expect("write");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("chmod");
@@ -288,7 +448,10 @@ fn private_programs_and_missing_path_variable() {
 
 #[test]
 fn sigpipe_is_default() {
-    let text = Bundle::new("").set("/process/args", json!(["/bin/cat", "/proc/self/status"])).run().ok();
+    let text = Bundle::new("")
+        .set("/process/args", json!(["/bin/cat", "/proc/self/status"]))
+        .run()
+        .ok();
     assert_eq!(status(&text, "SigIgn:"), "0000000000000000");
     assert_eq!(status(&text, "SigBlk:"), "0000000000000000");
 }
@@ -296,24 +459,35 @@ fn sigpipe_is_default() {
 #[test]
 fn loopback_is_up() {
     let flags = Bundle::new("cat /sys/class/net/lo/flags").run().ok();
-    assert_eq!(u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).expect("hex") & 1, 1, "{flags}");
+    assert_eq!(
+        u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).expect("hex") & 1,
+        1,
+        "{flags}"
+    );
 }
 
 #[test]
 fn read_only_root_and_umask() {
-    let bundle = Bundle::new("touch /x 2>/dev/null || echo ro; umask").set("/root/readonly", json!(true)).set("/process/user/umask", json!(0o27));
+    let bundle = Bundle::new("touch /x 2>/dev/null || echo ro; umask")
+        .set("/root/readonly", json!(true))
+        .set("/process/user/umask", json!(0o27));
     assert_eq!(bundle.run().ok(), "ro\n0027\n");
 }
 
 #[test]
 fn rlimits() {
-    let bundle = Bundle::new("ulimit -n; ulimit -Hn").set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]));
+    let bundle = Bundle::new("ulimit -n; ulimit -Hn").set(
+        "/process/rlimits",
+        json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]),
+    );
     assert_eq!(bundle.run().ok(), "100\n200\n");
 }
 
 #[test]
 fn masked_and_read_only_paths() {
-    let bundle = Bundle::new("cat /proc/kcore | wc -c; echo 1 > /proc/sys/kernel/hostname 2>/dev/null || echo refused");
+    let bundle = Bundle::new(
+        "cat /proc/kcore | wc -c; echo 1 > /proc/sys/kernel/hostname 2>/dev/null || echo refused",
+    );
     assert_eq!(bundle.run().ok(), "0\nrefused\n");
 }
 
@@ -322,6 +496,19 @@ fn disabled_cgroups() {
     let bundle = Bundle::new("echo fine");
     bundle.write();
     let dir = bundle.dir.display().to_string();
-    assert_eq!(bundle.runtime.run(&["--cgroup-manager", "disabled", "run", "--bundle", &dir, &bundle.id]).ok(), "fine\n");
+    assert_eq!(
+        bundle
+            .runtime
+            .run(&[
+                "--cgroup-manager",
+                "disabled",
+                "run",
+                "--bundle",
+                &dir,
+                &bundle.id
+            ])
+            .ok(),
+        "fine\n"
+    );
     assert_nothing_left(&bundle);
 }

@@ -14,25 +14,46 @@ use serde_json::{Value, json};
 fn create_start_delete() {
     let bundle = Bundle::new("echo hi > /done; exit 0");
     let pid_file = bundle.dir.join("pid");
-    bundle.make("create", &["--pid-file", pid_file.to_str().expect("text")]).silent();
+    bundle
+        .make("create", &["--pid-file", pid_file.to_str().expect("text")])
+        .silent();
     let pid = fs::read_to_string(&pid_file).expect("pid file");
-    assert!(pid.parse::<i32>().is_ok(), "no newline, just a number: {pid:?}");
+    assert!(
+        pid.parse::<i32>().is_ok(),
+        "no newline, just a number: {pid:?}"
+    );
     let state = bundle.runtime.state(&bundle.id);
     assert_eq!(state["status"], "created");
     assert_eq!(state["pid"].to_string(), pid);
-    for key in ["ociVersion", "id", "bundle", "rootfs", "created", "annotations", "owner"] {
+    for key in [
+        "ociVersion",
+        "id",
+        "bundle",
+        "rootfs",
+        "created",
+        "annotations",
+        "owner",
+    ] {
         assert!(!state[key].is_null(), "{key}: {state}");
     }
     bundle.runtime.run(&["start", &bundle.id]).silent();
     bundle.runtime.wait_for(&bundle.id, "stopped");
-    assert_eq!(fs::read_to_string(bundle.dir.join("rootfs/done")).expect("the program ran"), "hi\n");
+    assert_eq!(
+        fs::read_to_string(bundle.dir.join("rootfs/done")).expect("the program ran"),
+        "hi\n"
+    );
     bundle.runtime.run(&["delete", &bundle.id]).silent();
     assert_nothing_left(&bundle);
 }
 
 #[test]
 fn exit_codes_of_run() {
-    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$; sleep 1", 143)] {
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("kill -9 $$", 137),
+        ("kill -TERM $$; sleep 1", 143),
+    ] {
         // The first process of a pid namespace ignores its own signals, so a child does it.
         let bundle = Bundle::new(&format!("sh -c '{script}'; exit $?"));
         assert_eq!(bundle.run().code, code, "{script}");
@@ -53,9 +74,22 @@ fn exec_codes_and_environment() {
     bundle.start();
     assert_eq!(bundle.exec(&[], &["sh", "-c", "exit 5"]).code, 5);
     assert_eq!(bundle.exec(&[], &["sh", "-c", "kill -9 $$"]).code, 137);
-    assert_eq!(bundle.exec(&["-e", "A=b", "--cwd", "/tmp"], &["sh", "-c", "echo $A $PWD"]).ok(), "b /tmp\n");
-    assert_eq!(bundle.exec(&["--user", "1000:1000"], &["id", "-u"]).ok(), "1000\n");
-    let missing = bundle.exec(&[], &["/no/such"]).fails("No such file or directory");
+    assert_eq!(
+        bundle
+            .exec(
+                &["-e", "A=b", "--cwd", "/tmp"],
+                &["sh", "-c", "echo $A $PWD"]
+            )
+            .ok(),
+        "b /tmp\n"
+    );
+    assert_eq!(
+        bundle.exec(&["--user", "1000:1000"], &["id", "-u"]).ok(),
+        "1000\n"
+    );
+    let missing = bundle
+        .exec(&[], &["/no/such"])
+        .fails("No such file or directory");
     assert_eq!(missing.code, 255);
     drop(bundle.exec(&[], &["/etc"]).fails("is a directory"));
 }
@@ -68,22 +102,65 @@ fn exec_process_file_and_pid_file() {
     let pid_file = bundle.dir.join("exec.pid");
     let text = |path: &std::path::Path| path.display().to_string();
     fs::write(&file, json!({"args": ["sh", "-c", "echo done > /from-exec"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}, "unknown": 1}).to_string()).expect("write");
-    bundle.exec(&["--process", &text(&file), "--detach", "--pid-file", &text(&pid_file)], &[]).silent();
-    assert!(fs::read_to_string(&pid_file).expect("pid file").parse::<i32>().is_ok());
-    until("the process to write", || bundle.dir.join("rootfs/from-exec").exists());
+    bundle
+        .exec(
+            &[
+                "--process",
+                &text(&file),
+                "--detach",
+                "--pid-file",
+                &text(&pid_file),
+            ],
+            &[],
+        )
+        .silent();
+    assert!(
+        fs::read_to_string(&pid_file)
+            .expect("pid file")
+            .parse::<i32>()
+            .is_ok()
+    );
+    until("the process to write", || {
+        bundle.dir.join("rootfs/from-exec").exists()
+    });
     fs::remove_file(&pid_file).expect("remove");
     fs::write(&file, json!({"args": ["/nope"], "cwd": "/"}).to_string()).expect("write");
-    drop(bundle.exec(&["--process", &text(&file), "--detach", "--pid-file", &text(&pid_file)], &[]).fails("No such file"));
-    assert!(!pid_file.exists(), "conmon tells a failed runtime from a failed command by the missing pid file");
+    drop(
+        bundle
+            .exec(
+                &[
+                    "--process",
+                    &text(&file),
+                    "--detach",
+                    "--pid-file",
+                    &text(&pid_file),
+                ],
+                &[],
+            )
+            .fails("No such file"),
+    );
+    assert!(
+        !pid_file.exists(),
+        "conmon tells a failed runtime from a failed command by the missing pid file"
+    );
 }
 
 #[test]
 fn signals() {
-    let bundle = Bundle::new("for s in 5 7 10 37 15; do trap \"echo $s >> /got\" $s; done; echo ready > /ready; while :; do sleep 0.05; done");
+    let bundle = Bundle::new(
+        "for s in 5 7 10 37 15; do trap \"echo $s >> /got\" $s; done; echo ready > /ready; while :; do sleep 0.05; done",
+    );
     bundle.start();
     until("the traps", || bundle.dir.join("rootfs/ready").exists());
     let got = || fs::read_to_string(bundle.dir.join("rootfs/got")).unwrap_or_default();
-    for (given, number) in [("5", "5"), ("7", "7"), ("SIGUSR1", "10"), ("37", "37"), ("RTMIN+3", "37"), ("TERM", "15")] {
+    for (given, number) in [
+        ("5", "5"),
+        ("7", "7"),
+        ("SIGUSR1", "10"),
+        ("37", "37"),
+        ("RTMIN+3", "37"),
+        ("TERM", "15"),
+    ] {
         let before = got().len();
         bundle.runtime.run(&["kill", &bundle.id, given]).silent();
         until(&format!("signal {given}"), || got().len() > before);
@@ -92,9 +169,17 @@ fn signals() {
     let before = got().len();
     bundle.runtime.run(&["kill", &bundle.id]).silent();
     until("TERM as the default", || got().len() > before);
-    bundle.runtime.run(&["kill", "--all", &bundle.id, "9"]).silent();
+    bundle
+        .runtime
+        .run(&["kill", "--all", &bundle.id, "9"])
+        .silent();
     bundle.runtime.wait_for(&bundle.id, "stopped");
-    drop(bundle.runtime.run(&["kill", &bundle.id, "15"]).fails("not running"));
+    drop(
+        bundle
+            .runtime
+            .run(&["kill", &bundle.id, "15"])
+            .fails("not running"),
+    );
 }
 
 #[test]
@@ -110,11 +195,18 @@ fn pause_resume_and_kill_while_paused() {
     assert_eq!(ticks(), before, "a paused container does nothing");
     drop(bundle.exec(&[], &["true"]).fails("paused"));
     bundle.runtime.run(&["kill", &bundle.id, "USR2"]).silent();
-    assert_eq!(bundle.runtime.state(&bundle.id)["status"], "paused", "a signal does not change that");
+    assert_eq!(
+        bundle.runtime.state(&bundle.id)["status"],
+        "paused",
+        "a signal does not change that"
+    );
     drop(bundle.runtime.run(&["pause", &bundle.id]).fails("paused"));
     bundle.runtime.run(&["resume", &bundle.id]).silent();
     drop(bundle.runtime.run(&["resume", &bundle.id]));
-    bundle.runtime.run(&["delete", "--force", &bundle.id]).silent();
+    bundle
+        .runtime
+        .run(&["delete", "--force", &bundle.id])
+        .silent();
     assert_nothing_left(&bundle);
 }
 
@@ -123,7 +215,10 @@ fn a_paused_container_can_be_deleted() {
     let bundle = Bundle::new("sleep 100");
     bundle.start();
     bundle.runtime.run(&["pause", &bundle.id]).silent();
-    bundle.runtime.run(&["delete", "--force", &bundle.id]).silent();
+    bundle
+        .runtime
+        .run(&["delete", "--force", &bundle.id])
+        .silent();
     assert_nothing_left(&bundle);
 }
 
@@ -131,35 +226,79 @@ fn a_paused_container_can_be_deleted() {
 fn ps_list_events_update() {
     let bundle = Bundle::new("sleep 100 & sleep 100; true");
     bundle.start();
-    let pids = || serde_json::from_str::<Vec<i32>>(&bundle.runtime.run(&["ps", "--format", "json", &bundle.id]).ok()).expect("a list");
+    let pids = || {
+        serde_json::from_str::<Vec<i32>>(
+            &bundle
+                .runtime
+                .run(&["ps", "--format", "json", &bundle.id])
+                .ok(),
+        )
+        .expect("a list")
+    };
     until("both sleeps", || pids().len() == 3);
-    assert!(bundle.runtime.run(&["ps", &bundle.id]).ok().contains("sleep 100"));
-    let list: Value = serde_json::from_str(&bundle.runtime.run(&["list", "--format=json"]).ok()).expect("JSON");
+    assert!(
+        bundle
+            .runtime
+            .run(&["ps", &bundle.id])
+            .ok()
+            .contains("sleep 100")
+    );
+    let list: Value =
+        serde_json::from_str(&bundle.runtime.run(&["list", "--format=json"]).ok()).expect("JSON");
     assert_eq!(list[0]["id"], bundle.id.as_str());
-    assert_eq!(bundle.runtime.run(&["list", "-q"]).ok(), format!("{}\n", bundle.id));
+    assert_eq!(
+        bundle.runtime.run(&["list", "-q"]).ok(),
+        format!("{}\n", bundle.id)
+    );
     assert!(bundle.runtime.run(&["list"]).ok().starts_with("ID "));
-    let event: Value = serde_json::from_str(&bundle.runtime.run(&["events", "--stats", &bundle.id]).ok()).expect("JSON");
+    let event: Value =
+        serde_json::from_str(&bundle.runtime.run(&["events", "--stats", &bundle.id]).ok())
+            .expect("JSON");
     assert_eq!(event["type"], "stats");
     assert_eq!(event["data"]["pids"]["current"], 3);
-    bundle.runtime.run(&["update", "--pids-limit", "50", &bundle.id]).silent();
-    let event: Value = serde_json::from_str(&bundle.runtime.run(&["events", "--stats", &bundle.id]).ok()).expect("JSON");
+    bundle
+        .runtime
+        .run(&["update", "--pids-limit", "50", &bundle.id])
+        .silent();
+    let event: Value =
+        serde_json::from_str(&bundle.runtime.run(&["events", "--stats", &bundle.id]).ok())
+            .expect("JSON");
     assert_eq!(event["data"]["pids"]["limit"], 50);
-    drop(bundle.runtime.run(&["update", "--memory", "lots", &bundle.id]).fails("bytes"));
+    drop(
+        bundle
+            .runtime
+            .run(&["update", "--memory", "lots", &bundle.id])
+            .fails("bytes"),
+    );
 }
 
 #[test]
 fn limits_are_set_and_updated() {
-    let bundle = Bundle::new("sleep 100").set("/linux/resources/memory", json!({"limit": 67_108_864}));
+    let bundle =
+        Bundle::new("sleep 100").set("/linux/resources/memory", json!({"limit": 67_108_864}));
     bundle.start();
     let limit = || {
         let dirs = fleet_tests::cgroup_dirs(&bundle.cgroup());
-        let files = dirs.iter().flat_map(|dir| ["memory.limit_in_bytes", "memory.max"].map(|file| dir.join(file)));
-        files.filter_map(|file| fs::read_to_string(file).ok()).map(|text| text.trim().to_owned()).next()
+        let files = dirs
+            .iter()
+            .flat_map(|dir| ["memory.limit_in_bytes", "memory.max"].map(|file| dir.join(file)));
+        files
+            .filter_map(|file| fs::read_to_string(file).ok())
+            .map(|text| text.trim().to_owned())
+            .next()
     };
     assert_eq!(limit().as_deref(), Some("67108864"));
     let file = bundle.dir.join("resources.json");
     fs::write(&file, json!({"memory": {"limit": 33_554_432}}).to_string()).expect("write");
-    bundle.runtime.run(&["update", "--resources", file.to_str().expect("text"), &bundle.id]).silent();
+    bundle
+        .runtime
+        .run(&[
+            "update",
+            "--resources",
+            file.to_str().expect("text"),
+            &bundle.id,
+        ])
+        .silent();
     assert_eq!(limit().as_deref(), Some("33554432"));
 }
 
@@ -168,7 +307,11 @@ fn unknown_ids() {
     let runtime = Runtime::new();
     drop(runtime.run(&["state", "nobody"]).fails("does not exist"));
     drop(runtime.run(&["delete", "nobody"]).fails("does not exist"));
-    drop(runtime.run(&["kill", "nobody", "9"]).fails("does not exist"));
+    drop(
+        runtime
+            .run(&["kill", "nobody", "9"])
+            .fails("does not exist"),
+    );
     drop(runtime.run(&["start", "nobody"]).fails("does not exist"));
     runtime.run(&["delete", "--force", "nobody"]).silent();
     assert_eq!(runtime.run(&["list", "--format", "json"]).ok().trim(), "[]");
@@ -181,7 +324,10 @@ fn json_log_is_one_object() {
     let log = bundle.dir.join("log");
     let log = log.to_str().expect("text");
     let dir = bundle.dir.display().to_string();
-    for order in [["--log", log, "--log-format=json"], ["--log-format", "json", "--log"]] {
+    for order in [
+        ["--log", log, "--log-format=json"],
+        ["--log-format", "json", "--log"],
+    ] {
         drop(fs::remove_file(log));
         let mut args = order.to_vec();
         if order[2] == "--log" {
@@ -190,9 +336,16 @@ fn json_log_is_one_object() {
         args.extend(["create", "--bundle", dir.as_str(), bundle.id.as_str()]);
         let out = bundle.runtime.run(&args).fails("/bin/nope");
         assert_eq!(out.code, 1);
-        let record: Value = serde_json::from_str(&fs::read_to_string(log).expect("log")).expect("one object");
+        let record: Value =
+            serde_json::from_str(&fs::read_to_string(log).expect("log")).expect("one object");
         assert_eq!(record["level"], "error");
-        assert!(record["msg"].as_str().expect("msg").contains("No such file or directory"), "{record}");
+        assert!(
+            record["msg"]
+                .as_str()
+                .expect("msg")
+                .contains("No such file or directory"),
+            "{record}"
+        );
         assert!(record["time"].is_string());
     }
     assert_nothing_left(&bundle);
@@ -203,10 +356,26 @@ fn doubled_and_unknown_options() {
     let runtime = Runtime::new();
     let root = runtime.root.display().to_string();
     let mut command = Command::new(&runtime.binary);
-    command.args([&format!("--root={root}"), "--systemd-cgroup", "--root", &root, "--systemd-cgroup", "list", "-q"]);
+    command.args([
+        &format!("--root={root}"),
+        "--systemd-cgroup",
+        "--root",
+        &root,
+        "--systemd-cgroup",
+        "list",
+        "-q",
+    ]);
     run(&mut command).silent();
-    drop(runtime.run(&["--no-such-option", "list"]).fails("--no-such-option"));
-    assert_ne!(runtime.run(&["checkpoint", "--help"]).code, 0, "Podman takes success as support");
+    drop(
+        runtime
+            .run(&["--no-such-option", "list"])
+            .fails("--no-such-option"),
+    );
+    assert_ne!(
+        runtime.run(&["checkpoint", "--help"]).code,
+        0,
+        "Podman takes success as support"
+    );
 }
 
 #[test]
@@ -218,11 +387,21 @@ fn version_features_spec() {
     let features = run(Command::new(&runtime.binary).arg("features").env_clear());
     assert!(features.stderr.is_empty());
     let features: Value = serde_json::from_str(&features.ok()).expect("JSON");
-    assert!(features["ociVersionMin"].is_string() && features["linux"]["seccomp"]["enabled"] == true);
+    assert!(
+        features["ociVersionMin"].is_string() && features["linux"]["seccomp"]["enabled"] == true
+    );
     let bundle = Bundle::new("true");
     drop(fs::remove_file(bundle.dir.join("config.json")));
-    bundle.runtime.run(&["spec", "--bundle", bundle.dir.to_str().expect("text")]).silent();
-    drop(bundle.runtime.run(&["spec", "--bundle", bundle.dir.to_str().expect("text")]).fails("exists"));
+    bundle
+        .runtime
+        .run(&["spec", "--bundle", bundle.dir.to_str().expect("text")])
+        .silent();
+    drop(
+        bundle
+            .runtime
+            .run(&["spec", "--bundle", bundle.dir.to_str().expect("text")])
+            .fails("exists"),
+    );
 }
 
 #[test]
@@ -230,8 +409,16 @@ fn an_empty_environment_is_enough() {
     let bundle = Bundle::new("echo ok > /done");
     bundle.write();
     let dir = bundle.dir.display().to_string();
-    for args in [vec!["create", "--bundle", &dir, &bundle.id], vec!["start", &bundle.id]] {
-        run(bundle.runtime.command(&args).env_clear().env("XDG_RUNTIME_DIR", "")).silent();
+    for args in [
+        vec!["create", "--bundle", &dir, &bundle.id],
+        vec!["start", &bundle.id],
+    ] {
+        run(bundle
+            .runtime
+            .command(&args)
+            .env_clear()
+            .env("XDG_RUNTIME_DIR", ""))
+        .silent();
     }
     until("the program", || bundle.dir.join("rootfs/done").exists());
 }
@@ -242,7 +429,13 @@ fn receive(listener: &UnixListener) -> fs::File {
     let mut text = [0; 4096];
     let mut slices = [IoSliceMut::new(&mut text)];
     let mut space = nix::cmsg_space!([std::os::fd::RawFd; 2]);
-    let message = nix::sys::socket::recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), nix::sys::socket::MsgFlags::empty()).expect("a message");
+    let message = nix::sys::socket::recvmsg::<()>(
+        stream.as_raw_fd(),
+        &mut slices,
+        Some(&mut space),
+        nix::sys::socket::MsgFlags::empty(),
+    )
+    .expect("a message");
     let fds: Vec<i32> = message
         .cmsgs()
         .expect("control messages")
@@ -260,20 +453,24 @@ fn receive(listener: &UnixListener) -> fs::File {
 
 #[test]
 fn console_socket() {
-    let bundle = Bundle::new("tty; stat -c %u:%a /dev/pts/0; stty size; ls -l /dev/console; sleep 0.2")
-        .set("/process/terminal", json!(true))
-        .set("/process/consoleSize", json!({"height": 40, "width": 100}))
-        .set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let bundle =
+        Bundle::new("tty; stat -c %u:%a /dev/pts/0; stty size; ls -l /dev/console; sleep 0.2")
+            .set("/process/terminal", json!(true))
+            .set("/process/consoleSize", json!({"height": 40, "width": 100}))
+            .set("/process/user", json!({"uid": 1000, "gid": 1000}));
     // Longer than a socket address holds.
     let dir = bundle.dir.join("x".repeat(100));
     fs::create_dir(&dir).expect("mkdir");
     let handle = fs::File::open(&dir).expect("open");
-    let listener = UnixListener::bind(format!("/proc/self/fd/{}/s", handle.as_raw_fd())).expect("bind");
+    let listener =
+        UnixListener::bind(format!("/proc/self/fd/{}/s", handle.as_raw_fd())).expect("bind");
     let socket = dir.join("s");
     let socket = socket.to_str().expect("text").to_owned();
     let mut master = std::thread::scope(|scope| {
         let master = scope.spawn(|| receive(&listener));
-        bundle.make("create", &["--console-socket", &socket]).silent();
+        bundle
+            .make("create", &["--console-socket", &socket])
+            .silent();
         master.join().expect("the terminal")
     });
     bundle.runtime.run(&["start", &bundle.id]).silent();
@@ -299,11 +496,22 @@ fn preserved_descriptors() {
     bundle.write();
     let file = bundle.dir.join("three");
     fs::write(&file, "three\n").expect("write");
-    let script = format!("exec 3<{}; exec {} --root {} run --preserve-fds 1 --bundle {} {}", file.display(), bundle.runtime.binary.display(), bundle.runtime.root.display(), bundle.dir.display(), bundle.id);
+    let script = format!(
+        "exec 3<{}; exec {} --root {} run --preserve-fds 1 --bundle {} {}",
+        file.display(),
+        bundle.runtime.binary.display(),
+        bundle.runtime.root.display(),
+        bundle.dir.display(),
+        bundle.id
+    );
     let out = run(Command::new("sh").args(["-c", &script])).ok();
     // 4 is the directory that ls itself reads.
     assert_eq!(out, "0 1 2 3 4 three\n");
-    drop(bundle.make("run", &["--preserve-fds", "5"]).fails("preserved-fd"));
+    drop(
+        bundle
+            .make("run", &["--preserve-fds", "5"])
+            .fails("preserved-fd"),
+    );
 }
 
 #[test]
@@ -311,7 +519,13 @@ fn hooks_run_with_state_and_no_environment() {
     let bundle = Bundle::new("sleep 100");
     let out = bundle.dir.join("hooks");
     let hook = |stage: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo {stage} $(cat | tr -d ' \\n' | grep -o '\"pid\":[0-9]*') $HOME >> {}", out.display())]}]);
-    let stages = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+    let stages = [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "poststart",
+        "poststop",
+    ];
     let mut hooks = json!({});
     for stage in stages {
         hooks[stage] = hook(stage);
@@ -319,10 +533,21 @@ fn hooks_run_with_state_and_no_environment() {
     let bundle = bundle.set("/hooks", hooks);
     bundle.start();
     let pid = bundle.runtime.state(&bundle.id)["pid"].to_string();
-    bundle.runtime.run(&["delete", "--force", &bundle.id]).silent();
+    bundle
+        .runtime
+        .run(&["delete", "--force", &bundle.id])
+        .silent();
     let text = fs::read_to_string(&out).expect("the hooks wrote");
     let lines: Vec<&str> = text.lines().collect();
-    let want: Vec<String> = stages.iter().map(|stage| format!("{stage} \"pid\":{}", if *stage == "poststop" { "0" } else { &pid })).collect();
+    let want: Vec<String> = stages
+        .iter()
+        .map(|stage| {
+            format!(
+                "{stage} \"pid\":{}",
+                if *stage == "poststop" { "0" } else { &pid }
+            )
+        })
+        .collect();
     assert_eq!(lines, want);
 }
 
@@ -330,12 +555,16 @@ fn hooks_run_with_state_and_no_environment() {
 fn a_failing_hook_is_named_with_its_stderr() {
     for stage in ["prestart", "createRuntime", "createContainer"] {
         let bundle = Bundle::new("true");
-        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo why it failed >&2; exit 4"]}]);
+        let hook =
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo why it failed >&2; exit 4"]}]);
         let mut hooks = json!({});
         hooks[stage] = hook;
         let bundle = bundle.set("/hooks", hooks);
         let out = bundle.make("create", &[]).fails("why it failed");
-        assert!(out.stderr.contains("/bin/sh") && out.stderr.contains("exit status 4"), "{out:#?}");
+        assert!(
+            out.stderr.contains("/bin/sh") && out.stderr.contains("exit status 4"),
+            "{out:#?}"
+        );
         assert_nothing_left(&bundle);
     }
 }

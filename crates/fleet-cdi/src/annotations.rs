@@ -18,12 +18,25 @@ pub fn devices_from_annotations<'a>(
     annotations: impl Iterator<Item = (&'a str, &'a str)>,
     prefixes: &[&str],
 ) -> Result<Vec<(String, Vec<QualifiedName>)>, AnnotationError> {
-    let mut asking: Vec<(&str, &str)> = annotations.filter(|(key, _)| prefixes.iter().any(|p| key.starts_with(p))).collect();
+    let mut asking: Vec<(&str, &str)> = annotations
+        .filter(|(key, _)| prefixes.iter().any(|p| key.starts_with(p)))
+        .collect();
     asking.sort_unstable();
     let names = |key: &str, value: &str| -> Result<Vec<QualifiedName>, AnnotationError> {
-        value.split(',').map(|name| name.parse().map_err(|source| AnnotationError { key: shown(key), source })).collect()
+        value
+            .split(',')
+            .map(|name| {
+                name.parse().map_err(|source| AnnotationError {
+                    key: shown(key),
+                    source,
+                })
+            })
+            .collect()
     };
-    asking.into_iter().map(|(key, value)| Ok((key.to_owned(), names(key, value)?))).collect()
+    asking
+        .into_iter()
+        .map(|(key, value)| Ok((key.to_owned(), names(key, value)?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -32,19 +45,31 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> Result<Vec<String>, AnnotationError> {
         let found = devices_from_annotations(pairs.iter().copied(), &["cdi.k8s.io/"])?;
-        Ok(found.into_iter().flat_map(|(_, names)| names).map(|name| name.to_string()).collect())
+        Ok(found
+            .into_iter()
+            .flat_map(|(_, names)| names)
+            .map(|name| name.to_string())
+            .collect())
     }
 
     #[test]
     fn keys_are_sorted_and_others_ignored() {
-        let got = read(&[("cdi.k8s.io/b", "v/c=2"), ("other", "v/c=9"), ("cdi.k8s.io/a", "v/c=1,v/c=0")]).unwrap();
+        let got = read(&[
+            ("cdi.k8s.io/b", "v/c=2"),
+            ("other", "v/c=9"),
+            ("cdi.k8s.io/a", "v/c=1,v/c=0"),
+        ])
+        .unwrap();
         assert_eq!(got, ["v/c=1", "v/c=0", "v/c=2"]);
     }
 
     #[test]
     fn one_bad_name_spoils_all() {
         for value in ["", "v/c=1,", "v/c=1, v/c=2", "0", "v/c=../x"] {
-            assert!(read(&[("cdi.k8s.io/a", value), ("cdi.k8s.io/b", "v/c=1")]).is_err(), "{value:?}");
+            assert!(
+                read(&[("cdi.k8s.io/a", value), ("cdi.k8s.io/b", "v/c=1")]).is_err(),
+                "{value:?}"
+            );
         }
     }
 }

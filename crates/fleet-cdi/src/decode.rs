@@ -19,16 +19,32 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn new(value: &'a Value, path: &str, lenient: bool) -> Result<Self> {
-        let map: &Map<String, Value> = value.as_object().ok_or_else(|| format!("{} is not an object", name_of(path)))?;
-        Ok(Self { path: path.to_owned(), left: map.iter().map(|(key, value)| (key.as_str(), value)).collect(), lenient })
+        let map: &Map<String, Value> = value
+            .as_object()
+            .ok_or_else(|| format!("{} is not an object", name_of(path)))?;
+        Ok(Self {
+            path: path.to_owned(),
+            left: map
+                .iter()
+                .map(|(key, value)| (key.as_str(), value))
+                .collect(),
+            lenient,
+        })
     }
 
     fn at(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     fn take(&mut self, key: &str) -> Option<&'a Value> {
-        let at = self.left.iter().position(|(name, _)| name.eq_ignore_ascii_case(key))?;
+        let at = self
+            .left
+            .iter()
+            .position(|(name, _)| name.eq_ignore_ascii_case(key))?;
         let (_, value) = self.left.swap_remove(at);
         (!value.is_null()).then_some(value)
     }
@@ -36,7 +52,9 @@ impl<'a> Fields<'a> {
     fn text(&mut self, key: &str) -> Result<Option<String>> {
         let path = self.at(key);
         let lenient = self.lenient;
-        self.take(key).map(|value| text(value, &path, lenient)).transpose()
+        self.take(key)
+            .map(|value| text(value, &path, lenient))
+            .transpose()
     }
 
     fn required(&mut self, key: &str) -> Result<String> {
@@ -46,7 +64,12 @@ impl<'a> Fields<'a> {
 
     fn number<T: TryFrom<i64>>(&mut self, key: &str) -> Result<Option<T>> {
         let path = self.at(key);
-        let number = |value: &Value| value.as_i64().and_then(|n| T::try_from(n).ok()).ok_or_else(|| format!("{path} is not a number in range"));
+        let number = |value: &Value| {
+            value
+                .as_i64()
+                .and_then(|n| T::try_from(n).ok())
+                .ok_or_else(|| format!("{path} is not a number in range"))
+        };
         self.take(key).map(number).transpose()
     }
 
@@ -55,19 +78,35 @@ impl<'a> Fields<'a> {
         let flag = |value: &Value| match value {
             Value::Bool(flag) => Ok(*flag),
             // YAML 1.1 words for booleans.
-            Value::String(word) if matches!(word.to_ascii_lowercase().as_str(), "yes" | "on" | "y") => Ok(true),
-            Value::String(word) if matches!(word.to_ascii_lowercase().as_str(), "no" | "off" | "n") => Ok(false),
+            Value::String(word)
+                if matches!(word.to_ascii_lowercase().as_str(), "yes" | "on" | "y") =>
+            {
+                Ok(true)
+            }
+            Value::String(word)
+                if matches!(word.to_ascii_lowercase().as_str(), "no" | "off" | "n") =>
+            {
+                Ok(false)
+            }
             _ => Err(format!("{path} is not a boolean")),
         };
         self.take(key).map(flag).transpose()
     }
 
-    fn list<T>(&mut self, key: &str, decode: impl Fn(&'a Value, &str, bool) -> Result<T>) -> Result<Vec<T>> {
+    fn list<T>(
+        &mut self,
+        key: &str,
+        decode: impl Fn(&'a Value, &str, bool) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let path = self.at(key);
         let lenient = self.lenient;
         match self.take(key) {
             None => Ok(Vec::new()),
-            Some(Value::Array(all)) => all.iter().enumerate().map(|(n, value)| decode(value, &format!("{path}[{n}]"), lenient)).collect(),
+            Some(Value::Array(all)) => all
+                .iter()
+                .enumerate()
+                .map(|(n, value)| decode(value, &format!("{path}[{n}]"), lenient))
+                .collect(),
             Some(_) => Err(format!("{path} is not a list")),
         }
     }
@@ -77,14 +116,26 @@ impl<'a> Fields<'a> {
         let lenient = self.lenient;
         match self.take(key) {
             None => Ok(BTreeMap::new()),
-            Some(Value::Object(all)) => all.iter().map(|(name, value)| Ok((name.clone(), text(value, &format!("{path}.{name}"), lenient)?))).collect(),
+            Some(Value::Object(all)) => all
+                .iter()
+                .map(|(name, value)| {
+                    Ok((
+                        name.clone(),
+                        text(value, &format!("{path}.{name}"), lenient)?,
+                    ))
+                })
+                .collect(),
             Some(_) => Err(format!("{path} is not an object")),
         }
     }
 
     fn done(self) -> Result<()> {
         match self.left.first() {
-            Some((key, _)) => Err(format!("unknown field \"{}\" in {}", shown(key), name_of(&self.path))),
+            Some((key, _)) => Err(format!(
+                "unknown field \"{}\" in {}",
+                shown(key),
+                name_of(&self.path)
+            )),
             None => Ok(()),
         }
     }
@@ -119,12 +170,19 @@ pub(crate) fn spec(value: &Value, lenient: bool) -> Result<Spec> {
 fn optional_edits(fields: &mut Fields<'_>) -> Result<ContainerEdits> {
     let path = fields.at("containerEdits");
     let lenient = fields.lenient;
-    fields.take("containerEdits").map_or_else(|| Ok(ContainerEdits::default()), |value| edits(value, &path, lenient))
+    fields.take("containerEdits").map_or_else(
+        || Ok(ContainerEdits::default()),
+        |value| edits(value, &path, lenient),
+    )
 }
 
 fn device(value: &Value, path: &str, lenient: bool) -> Result<Device> {
     let mut fields = Fields::new(value, path, lenient)?;
-    let device = Device { name: fields.required("name")?, annotations: fields.map("annotations")?, container_edits: optional_edits(&mut fields)? };
+    let device = Device {
+        name: fields.required("name")?,
+        annotations: fields.map("annotations")?,
+        container_edits: optional_edits(&mut fields)?,
+    };
     fields.done()?;
     Ok(device)
 }
@@ -138,9 +196,15 @@ fn edits(value: &Value, path: &str, lenient: bool) -> Result<ContainerEdits> {
         net_devices: fields.list("netDevices", net_device)?,
         hooks: fields.list("hooks", hook)?,
         mounts: fields.list("mounts", mount)?,
-        intel_rdt: fields.take("intelRdt").map(|value| rdt(value, &rdt_path, lenient)).transpose()?,
+        intel_rdt: fields
+            .take("intelRdt")
+            .map(|value| rdt(value, &rdt_path, lenient))
+            .transpose()?,
         additional_gids: fields.list("additionalGids", |value, path, _| {
-            value.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| format!("{path} is not a group id"))
+            value
+                .as_u64()
+                .and_then(|n| u32::try_from(n).ok())
+                .ok_or_else(|| format!("{path} is not a group id"))
         })?,
     };
     fields.done()?;
@@ -166,7 +230,10 @@ fn device_node(value: &Value, path: &str, lenient: bool) -> Result<DeviceNode> {
 
 fn net_device(value: &Value, path: &str, lenient: bool) -> Result<NetDevice> {
     let mut fields = Fields::new(value, path, lenient)?;
-    let device = NetDevice { host_interface_name: fields.required("hostInterfaceName")?, name: fields.required("name")? };
+    let device = NetDevice {
+        host_interface_name: fields.required("hostInterfaceName")?,
+        name: fields.required("name")?,
+    };
     fields.done()?;
     Ok(device)
 }

@@ -68,16 +68,27 @@ impl FromStr for QualifiedName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let fail = |why: &str| NameError { name: shown(text), why: why.to_owned() };
+        let fail = |why: &str| NameError {
+            name: shown(text),
+            why: why.to_owned(),
+        };
         if text.starts_with('/') {
             return Err(fail("it is a path, not vendor/class=name"));
         }
-        let equals = text.find('=').ok_or_else(|| fail("it is not of the form vendor/class=name"))?;
-        let slash = text[..equals].find('/').ok_or_else(|| fail("it is not of the form vendor/class=name"))?;
+        let equals = text
+            .find('=')
+            .ok_or_else(|| fail("it is not of the form vendor/class=name"))?;
+        let slash = text[..equals]
+            .find('/')
+            .ok_or_else(|| fail("it is not of the form vendor/class=name"))?;
         check_part("vendor", &text[..slash]).map_err(|why| fail(&why))?;
         check_part("class", &text[slash + 1..equals]).map_err(|why| fail(&why))?;
         check_device(&text[equals + 1..]).map_err(|why| fail(&why))?;
-        Ok(Self { full: text.to_owned(), slash, equals })
+        Ok(Self {
+            full: text.to_owned(),
+            slash,
+            equals,
+        })
     }
 }
 
@@ -89,7 +100,10 @@ pub fn is_qualified(text: &str) -> bool {
 
 /// Names come from files and users: shown short and without control characters.
 pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(128).map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .take(128)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 /// Vendor and class: first a letter, last a letter or digit, inside also `_`, `-`, `.`.
@@ -99,7 +113,10 @@ pub(crate) fn check_part(what: &str, text: &str) -> Result<(), String> {
         return Err(format!("the {what} is empty"));
     };
     if !first.is_ascii_alphabetic() {
-        return Err(format!("the {what} \"{}\" does not begin with a letter", shown(text)));
+        return Err(format!(
+            "the {what} \"{}\" does not begin with a letter",
+            shown(text)
+        ));
     }
     check_inside(what, text, *last, b"_-.")
 }
@@ -111,17 +128,30 @@ pub(crate) fn check_device(text: &str) -> Result<(), String> {
         return Err("the device name is empty".to_owned());
     };
     if !first.is_ascii_alphanumeric() {
-        return Err(format!("the device name \"{}\" does not begin with a letter or digit", shown(text)));
+        return Err(format!(
+            "the device name \"{}\" does not begin with a letter or digit",
+            shown(text)
+        ));
     }
     check_inside("device name", text, *last, b"_-.:")
 }
 
 fn check_inside(what: &str, text: &str, last: u8, extra: &[u8]) -> Result<(), String> {
     if !last.is_ascii_alphanumeric() {
-        return Err(format!("the {what} \"{}\" does not end with a letter or digit", shown(text)));
+        return Err(format!(
+            "the {what} \"{}\" does not end with a letter or digit",
+            shown(text)
+        ));
     }
-    match text.chars().find(|c| !c.is_ascii_alphanumeric() && !u8::try_from(*c).is_ok_and(|b| extra.contains(&b))) {
-        Some(bad) => Err(format!("the {what} \"{}\" contains '{}'", shown(text), bad.escape_default())),
+    match text
+        .chars()
+        .find(|c| !c.is_ascii_alphanumeric() && !u8::try_from(*c).is_ok_and(|b| extra.contains(&b)))
+    {
+        Some(bad) => Err(format!(
+            "the {what} \"{}\" contains '{}'",
+            shown(text),
+            bad.escape_default()
+        )),
         None => Ok(()),
     }
 }
@@ -139,7 +169,10 @@ mod tests {
             ("v-1_x.y/c.d=GPU-11-aa", "v-1_x.y", "c.d", "GPU-11-aa"),
         ] {
             let parsed: QualifiedName = text.parse().unwrap();
-            assert_eq!((parsed.vendor(), parsed.class(), parsed.name()), (vendor, class, name));
+            assert_eq!(
+                (parsed.vendor(), parsed.class(), parsed.name()),
+                (vendor, class, name)
+            );
             assert_eq!(parsed.to_string(), text);
         }
     }
@@ -147,8 +180,28 @@ mod tests {
     #[test]
     fn bad_names() {
         for text in [
-            "", "0", "gpu=0", "vendor/gpu", "/dev/x=y", "1v/c=d", "v/1c=d", "v./c=d", "v/c-=d", "v/c=", "v/=d", "/c=d", "v/c=a=b", "v/c=../x",
-            "v/c=a/b", "v/c=-a", "v/c=a-", "v/c=a b", "v c/d=e", "v/c=\u{e9}", "v/c=a\0", "v/c=a\n",
+            "",
+            "0",
+            "gpu=0",
+            "vendor/gpu",
+            "/dev/x=y",
+            "1v/c=d",
+            "v/1c=d",
+            "v./c=d",
+            "v/c-=d",
+            "v/c=",
+            "v/=d",
+            "/c=d",
+            "v/c=a=b",
+            "v/c=../x",
+            "v/c=a/b",
+            "v/c=-a",
+            "v/c=a-",
+            "v/c=a b",
+            "v c/d=e",
+            "v/c=\u{e9}",
+            "v/c=a\0",
+            "v/c=a\n",
         ] {
             assert!(text.parse::<QualifiedName>().is_err(), "{text:?}");
         }

@@ -41,9 +41,13 @@ pub struct SpecError {
 pub fn parse(bytes: &[u8], format: Format) -> Result<Spec, ParseError> {
     let value = match format {
         Format::Json => tree::json(bytes),
-        Format::Yaml => std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned()).and_then(tree::yaml),
+        Format::Yaml => std::str::from_utf8(bytes)
+            .map_err(|_| "it is not UTF-8 text".to_owned())
+            .and_then(tree::yaml),
     };
-    let spec = value.and_then(|value| decode::spec(&value, format == Format::Yaml)).map_err(ParseError)?;
+    let spec = value
+        .and_then(|value| decode::spec(&value, format == Format::Yaml))
+        .map_err(ParseError)?;
     spec.validate().map_err(ParseError)?;
     Ok(spec)
 }
@@ -62,7 +66,10 @@ pub(crate) fn format_of(path: &Path) -> Option<Format> {
 /// # Errors
 /// [`SpecError`] with path and cause.
 pub fn read_spec(path: &Path) -> Result<Spec, SpecError> {
-    let fail = |why: String| SpecError { path: path.to_path_buf(), why };
+    let fail = |why: String| SpecError {
+        path: path.to_path_buf(),
+        why,
+    };
     let format = format_of(path).ok_or_else(|| fail("is not named .json or .yaml".to_owned()))?;
     let meta = std::fs::metadata(path).map_err(|err| fail(unreadable(&err)))?;
     // A FIFO or device would block us.
@@ -83,7 +90,11 @@ pub(crate) fn unreadable(err: &std::io::Error) -> String {
     match err.kind() {
         std::io::ErrorKind::NotFound => "is missing".to_owned(),
         std::io::ErrorKind::PermissionDenied => "cannot be read (EACCES)".to_owned(),
-        _ => format!("cannot be read ({})", err.raw_os_error().map_or_else(|| err.kind().to_string(), |code| format!("errno {code}"))),
+        _ => format!(
+            "cannot be read ({})",
+            err.raw_os_error()
+                .map_or_else(|| err.kind().to_string(), |code| format!("errno {code}"))
+        ),
     }
 }
 
@@ -95,7 +106,11 @@ mod tests {
 
     #[test]
     fn letter_case_of_keys_does_not_matter() {
-        parse(GOOD.replace("cdiVersion", "CDIversion").as_bytes(), Format::Json).unwrap();
+        parse(
+            GOOD.replace("cdiVersion", "CDIversion").as_bytes(),
+            Format::Json,
+        )
+        .unwrap();
     }
 
     #[test]
@@ -108,46 +123,119 @@ mod tests {
             ("v.com/c", "v.com", "not vendor/class"),
             ("v.com/c", "1v/c", "vendor"),
             ("v.com/c", "v/c.", "class"),
-            ("\"devices\":", "\"color\":1,\"devices\":", "unknown field \"color\""),
+            (
+                "\"devices\":",
+                "\"color\":1,\"devices\":",
+                "unknown field \"color\"",
+            ),
             ("{\"env\":[\"A=b\"]}", "{}", "empty containerEdits"),
             ("A=b", "=b", "environment variable"),
             ("A=b", "A", "environment variable"),
             ("\"name\":\"d\"", "\"name\":\"-d\"", "device name"),
             ("\"name\":\"d\"", "\"name\":\"../d\"", "device name"),
             ("\"env\":[\"A=b\"]", "\"env\":\"A=b\"", "env is not a list"),
-            ("\"env\":[\"A=b\"]", "\"deviceNodes\":[{\"path\":\"/d\",\"type\":\"x\"}]", "invalid type"),
-            ("\"env\":[\"A=b\"]", "\"deviceNodes\":[{\"path\":\"/d\",\"permissions\":\"rx\"}]", "permissions"),
-            ("\"env\":[\"A=b\"]", "\"deviceNodes\":[{\"path\":\"/d\",\"uid\":-1}]", "uid"),
-            ("\"env\":[\"A=b\"]", "\"deviceNodes\":[{\"path\":\"\"}]", "empty path"),
-            ("\"env\":[\"A=b\"]", "\"deviceNodes\":[{}]", "path is missing"),
-            ("\"env\":[\"A=b\"]", "\"mounts\":[{\"hostPath\":\"/a\"}]", "containerPath is missing"),
-            ("\"env\":[\"A=b\"]", "\"mounts\":[{\"hostPath\":\"\",\"containerPath\":\"/a\"}]", "empty path"),
-            ("\"env\":[\"A=b\"]", "\"hooks\":[{\"hookName\":\"x\",\"path\":\"/a\"}]", "hook name"),
-            ("\"env\":[\"A=b\"]", "\"hooks\":[{\"hookName\":\"prestart\",\"path\":\"\"}]", "empty path"),
-            ("\"env\":[\"A=b\"]", "\"hooks\":[{\"hookName\":\"prestart\",\"path\":\"/a\",\"env\":[\"x\"]}]", "environment"),
-            ("\"env\":[\"A=b\"]", "\"intelRdt\":{\"closID\":\"a/b\"}", "closID"),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"deviceNodes\":[{\"path\":\"/d\",\"type\":\"x\"}]",
+                "invalid type",
+            ),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"deviceNodes\":[{\"path\":\"/d\",\"permissions\":\"rx\"}]",
+                "permissions",
+            ),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"deviceNodes\":[{\"path\":\"/d\",\"uid\":-1}]",
+                "uid",
+            ),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"deviceNodes\":[{\"path\":\"\"}]",
+                "empty path",
+            ),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"deviceNodes\":[{}]",
+                "path is missing",
+            ),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"mounts\":[{\"hostPath\":\"/a\"}]",
+                "containerPath is missing",
+            ),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"mounts\":[{\"hostPath\":\"\",\"containerPath\":\"/a\"}]",
+                "empty path",
+            ),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"hooks\":[{\"hookName\":\"x\",\"path\":\"/a\"}]",
+                "hook name",
+            ),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"hooks\":[{\"hookName\":\"prestart\",\"path\":\"\"}]",
+                "empty path",
+            ),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"hooks\":[{\"hookName\":\"prestart\",\"path\":\"/a\",\"env\":[\"x\"]}]",
+                "environment",
+            ),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"intelRdt\":{\"closID\":\"a/b\"}",
+                "closID",
+            ),
             ("\"env\":[\"A=b\"]", "\"additionalGids\":[-1]", "group id"),
-            ("\"env\":[\"A=b\"]", "\"netDevices\":[{\"hostInterfaceName\":\"a\",\"name\":\"b\"}]", "at least v1.1.0"),
+            (
+                "\"env\":[\"A=b\"]",
+                "\"netDevices\":[{\"hostInterfaceName\":\"a\",\"name\":\"b\"}]",
+                "at least v1.1.0",
+            ),
         ];
         for (from, to, word) in cases {
             let text = GOOD.replace(from, to);
             assert_ne!(text, GOOD, "{from}");
-            let err = parse(text.as_bytes(), Format::Json).unwrap_err().to_string();
+            let err = parse(text.as_bytes(), Format::Json)
+                .unwrap_err()
+                .to_string();
             assert!(err.contains(word), "{to}: {err}");
         }
-        let twice = GOOD.replace("[{\"name\"", "[{\"name\":\"d\",\"containerEdits\":{\"env\":[\"A=b\"]}},{\"name\"");
-        assert!(parse(twice.as_bytes(), Format::Json).unwrap_err().to_string().contains("twice"));
+        let twice = GOOD.replace(
+            "[{\"name\"",
+            "[{\"name\":\"d\",\"containerEdits\":{\"env\":[\"A=b\"]}},{\"name\"",
+        );
+        assert!(
+            parse(twice.as_bytes(), Format::Json)
+                .unwrap_err()
+                .to_string()
+                .contains("twice")
+        );
     }
 
     #[test]
     fn yaml_like_json() {
         let yaml = "---\ncdiVersion: 0.5.0\nkind: v.com/c\ndevices:\n  - name: \"0\"\n    containerEdits:\n      deviceNodes:\n        - path: /dev/x\n          fileMode: 0640\n          major: 195\n";
         let spec = parse(yaml.as_bytes(), Format::Yaml).unwrap();
-        assert_eq!(spec.devices[0].container_edits.device_nodes[0].file_mode, Some(0o640));
+        assert_eq!(
+            spec.devices[0].container_edits.device_nodes[0].file_mode,
+            Some(0o640)
+        );
         let unquoted = yaml.replace("\"0\"", "0");
-        assert_eq!(parse(unquoted.as_bytes(), Format::Yaml).unwrap().devices[0].name, "0");
+        assert_eq!(
+            parse(unquoted.as_bytes(), Format::Yaml).unwrap().devices[0].name,
+            "0"
+        );
         let short = yaml.replace("0.5.0", "0.5");
-        assert!(parse(short.as_bytes(), Format::Yaml).unwrap_err().to_string().contains("invalid version \"0.5\""));
+        assert!(
+            parse(short.as_bytes(), Format::Yaml)
+                .unwrap_err()
+                .to_string()
+                .contains("invalid version \"0.5\"")
+        );
         assert!(parse(b"\xff\xfe", Format::Yaml).is_err());
     }
 }

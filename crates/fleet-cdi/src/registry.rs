@@ -75,7 +75,10 @@ impl Registry {
     /// Reads all specs; a directory that does not exist is empty.
     #[must_use]
     pub fn scan(dirs: &[PathBuf]) -> Self {
-        let mut registry = Self { dirs: dirs.to_vec(), ..Self::default() };
+        let mut registry = Self {
+            dirs: dirs.to_vec(),
+            ..Self::default()
+        };
         for (priority, dir) in dirs.iter().enumerate() {
             registry.read_directory(dir, priority);
         }
@@ -92,15 +95,26 @@ impl Registry {
         let entries = match listed {
             Ok(entries) => entries,
             Err(err) => {
-                self.errors.push(RegistryError::Directory { path: dir.to_path_buf(), why: unreadable(&err) });
+                self.errors.push(RegistryError::Directory {
+                    path: dir.to_path_buf(),
+                    why: unreadable(&err),
+                });
                 return;
             }
         };
-        let mut paths: Vec<PathBuf> = entries.iter().map(std::fs::DirEntry::path).filter(|path| format_of(path).is_some()).collect();
+        let mut paths: Vec<PathBuf> = entries
+            .iter()
+            .map(std::fs::DirEntry::path)
+            .filter(|path| format_of(path).is_some())
+            .collect();
         paths.sort();
         for path in paths.into_iter().filter(|path| !path.is_dir()) {
             match read_spec(&path) {
-                Ok(spec) => self.specs.push(LoadedSpec { path, priority, spec }),
+                Ok(spec) => self.specs.push(LoadedSpec {
+                    path,
+                    priority,
+                    spec,
+                }),
                 Err(err) => self.errors.push(err.into()),
             }
         }
@@ -112,12 +126,18 @@ impl Registry {
         let mut conflicting: BTreeSet<QualifiedName> = BTreeSet::new();
         for (at, loaded) in self.specs.iter().enumerate() {
             for (number, device) in loaded.spec.devices.iter().enumerate() {
-                let Some(name) = QualifiedName::of(&loaded.spec.kind, &device.name) else { continue };
+                let Some(name) = QualifiedName::of(&loaded.spec.kind, &device.name) else {
+                    continue;
+                };
                 if let Some((other, _)) = self.devices.get(&name) {
                     let other = &self.specs[*other];
                     if other.priority == loaded.priority {
                         let (first, second) = (other.path.clone(), loaded.path.clone());
-                        self.errors.push(RegistryError::Conflict { name: name.clone(), first, second });
+                        self.errors.push(RegistryError::Conflict {
+                            name: name.clone(),
+                            first,
+                            second,
+                        });
                         conflicting.insert(name.clone());
                         continue;
                     }
@@ -164,26 +184,43 @@ impl Registry {
     /// # Errors
     /// [`Unresolvable`] names every device that cannot be had, and why.
     pub fn resolve(&self, names: &[QualifiedName]) -> Result<Vec<SourcedEdits>, Unresolvable> {
-        let missing: Vec<&QualifiedName> = names.iter().filter(|name| !self.devices.contains_key(name)).collect();
+        let missing: Vec<&QualifiedName> = names
+            .iter()
+            .filter(|name| !self.devices.contains_key(name))
+            .collect();
         if !missing.is_empty() {
             return Err(self.unresolvable(&missing));
         }
         let (mut out, mut files, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         for name in names.iter().filter(|name| seen.insert(*name)) {
-            let Some((at, number)) = self.devices.get(name) else { continue };
+            let Some((at, number)) = self.devices.get(name) else {
+                continue;
+            };
             let loaded = &self.specs[*at];
             if files.insert(*at) && !loaded.spec.container_edits.is_empty() {
-                out.push(SourcedEdits { spec_path: loaded.path.clone(), device: None, edits: loaded.spec.container_edits.clone() });
+                out.push(SourcedEdits {
+                    spec_path: loaded.path.clone(),
+                    device: None,
+                    edits: loaded.spec.container_edits.clone(),
+                });
             }
             let edits = loaded.spec.devices[*number].container_edits.clone();
-            out.push(SourcedEdits { spec_path: loaded.path.clone(), device: Some(name.clone()), edits });
+            out.push(SourcedEdits {
+                spec_path: loaded.path.clone(),
+                device: Some(name.clone()),
+                edits,
+            });
         }
         Ok(out)
     }
 
     fn unresolvable(&self, missing: &[&QualifiedName]) -> Unresolvable {
         let mut text = String::from("unresolvable CDI devices ");
-        let shown: Vec<String> = missing.iter().take(SHOWN).map(|name| name.to_string()).collect();
+        let shown: Vec<String> = missing
+            .iter()
+            .take(SHOWN)
+            .map(|name| name.to_string())
+            .collect();
         text.push_str(&shown.join(", "));
         if missing.len() > SHOWN {
             let _ = write!(text, " and {} more", missing.len() - SHOWN);
@@ -196,28 +233,58 @@ impl Registry {
             }
         }
         let _ = write!(text, ": {}", causes.join("; "));
-        Unresolvable { message: text, names: missing.iter().map(|name| (*name).clone()).collect() }
+        Unresolvable {
+            message: text,
+            names: missing.iter().map(|name| (*name).clone()).collect(),
+        }
     }
 
     fn cause(&self, name: &QualifiedName) -> String {
-        let conflict = self.errors.iter().find(|err| matches!(err, RegistryError::Conflict { name: other, .. } if other == name));
+        let conflict = self.errors.iter().find(
+            |err| matches!(err, RegistryError::Conflict { name: other, .. } if other == name),
+        );
         if let Some(conflict) = conflict {
             return conflict.to_string();
         }
-        let known: Vec<&str> = self.devices.keys().filter(|other| other.kind() == name.kind()).map(QualifiedName::name).collect();
+        let known: Vec<&str> = self
+            .devices
+            .keys()
+            .filter(|other| other.kind() == name.kind())
+            .map(QualifiedName::name)
+            .collect();
         let mut text = if known.is_empty() {
-            let dirs: Vec<String> = self.dirs.iter().map(|dir| dir.display().to_string()).collect();
+            let dirs: Vec<String> = self
+                .dirs
+                .iter()
+                .map(|dir| dir.display().to_string())
+                .collect();
             format!("no CDI spec of kind {} in {}", name.kind(), dirs.join(", "))
         } else {
-            let list = known.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
-            let more = if known.len() > SHOWN { format!(" and {} more", known.len() - SHOWN) } else { String::new() };
+            let list = known
+                .iter()
+                .take(SHOWN)
+                .copied()
+                .collect::<Vec<_>>()
+                .join(", ");
+            let more = if known.len() > SHOWN {
+                format!(" and {} more", known.len() - SHOWN)
+            } else {
+                String::new()
+            };
             format!("known devices of {} are {list}{more}", name.kind())
         };
         // A broken file may be the one that has it.
-        if let Some(broken) = self.errors.iter().find(|err| !matches!(err, RegistryError::Conflict { .. })) {
+        if let Some(broken) = self
+            .errors
+            .iter()
+            .find(|err| !matches!(err, RegistryError::Conflict { .. }))
+        {
             let _ = write!(text, "; {broken}");
         } else if known.is_empty() {
-            let _ = write!(text, "; hint: make one with its vendor's generator, such as `nvidia-ctk cdi generate`");
+            let _ = write!(
+                text,
+                "; hint: make one with its vendor's generator, such as `nvidia-ctk cdi generate`"
+            );
         }
         text
     }
@@ -245,7 +312,8 @@ mod tests {
 
     impl Dirs {
         fn new(name: &str) -> Self {
-            let base = std::env::temp_dir().join(format!("fleet-registry-{name}-{}", std::process::id()));
+            let base =
+                std::env::temp_dir().join(format!("fleet-registry-{name}-{}", std::process::id()));
             drop(fs::remove_dir_all(&base));
             fs::create_dir_all(base.join("etc")).unwrap();
             fs::create_dir_all(base.join("run")).unwrap();
@@ -253,8 +321,14 @@ mod tests {
         }
 
         fn put(&self, file: &str, kind: &str, devices: &[&str], value: &str) {
-            let devices: Vec<String> = devices.iter().map(|d| format!("- name: \"{d}\"\n  containerEdits:\n    env: [\"V={value}\"]")).collect();
-            let text = format!("cdiVersion: 0.6.0\nkind: {kind}\ncontainerEdits:\n  env: [\"G={value}\"]\ndevices:\n{}\n", devices.join("\n"));
+            let devices: Vec<String> = devices
+                .iter()
+                .map(|d| format!("- name: \"{d}\"\n  containerEdits:\n    env: [\"V={value}\"]"))
+                .collect();
+            let text = format!(
+                "cdiVersion: 0.6.0\nkind: {kind}\ncontainerEdits:\n  env: [\"G={value}\"]\ndevices:\n{}\n",
+                devices.join("\n")
+            );
             fs::write(self.0.join(file), text).unwrap();
         }
 
@@ -274,7 +348,12 @@ mod tests {
     }
 
     fn envs(registry: &Registry, asked: &[&str]) -> Vec<String> {
-        registry.resolve(&names(asked)).unwrap().into_iter().flat_map(|s| s.edits.env).collect()
+        registry
+            .resolve(&names(asked))
+            .unwrap()
+            .into_iter()
+            .flat_map(|s| s.edits.env)
+            .collect()
     }
 
     #[test]
@@ -282,7 +361,10 @@ mod tests {
         let dirs = Dirs::new("order");
         dirs.put("etc/a.yaml", "v/c", &["0", "1"], "a");
         dirs.put("etc/b.yaml", "w/c", &["0"], "b");
-        assert_eq!(envs(&dirs.scan(), &["v/c=1", "w/c=0", "v/c=0", "v/c=1"]), ["G=a", "V=a", "G=b", "V=b", "V=a"]);
+        assert_eq!(
+            envs(&dirs.scan(), &["v/c=1", "w/c=0", "v/c=0", "v/c=1"]),
+            ["G=a", "V=a", "G=b", "V=b", "V=a"]
+        );
     }
 
     #[test]
@@ -302,9 +384,21 @@ mod tests {
         dirs.put("etc/b.yaml", "v/c", &["0"], "b");
         dirs.put("run/c.yaml", "v/c", &["0"], "c");
         let registry = dirs.scan();
-        assert_eq!(registry.devices(), names(&["v/c=1"]), "as the Go library: the higher directory's is gone, too");
-        let err = registry.resolve(&names(&["v/c=0"])).unwrap_err().to_string();
-        assert!(err.starts_with("unresolvable CDI devices v/c=0") && err.contains("a.yaml") && err.contains("b.yaml"), "{err}");
+        assert_eq!(
+            registry.devices(),
+            names(&["v/c=1"]),
+            "as the Go library: the higher directory's is gone, too"
+        );
+        let err = registry
+            .resolve(&names(&["v/c=0"]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            err.starts_with("unresolvable CDI devices v/c=0")
+                && err.contains("a.yaml")
+                && err.contains("b.yaml"),
+            "{err}"
+        );
     }
 
     #[test]
@@ -318,15 +412,28 @@ mod tests {
         let registry = dirs.scan();
         assert_eq!(registry.devices().len(), 1);
         assert_eq!(registry.errors().len(), 2, "{:?}", registry.errors());
-        let err = registry.resolve(&names(&["v/c=9"])).unwrap_err().to_string();
-        assert!(err.contains("known devices of v/c are 0") && err.contains("b.yaml"), "{err}");
+        let err = registry
+            .resolve(&names(&["v/c=9"]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            err.contains("known devices of v/c are 0") && err.contains("b.yaml"),
+            "{err}"
+        );
         assert!(!err.contains('\n'));
     }
 
     #[test]
     fn unknown_kinds_name_the_directories() {
-        let err = Dirs::new("kind").scan().resolve(&names(&["x/y=z"])).unwrap_err().to_string();
-        assert!(err.contains("no CDI spec of kind x/y") && err.contains("/etc") && err.contains("hint"), "{err}");
+        let err = Dirs::new("kind")
+            .scan()
+            .resolve(&names(&["x/y=z"]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            err.contains("no CDI spec of kind x/y") && err.contains("/etc") && err.contains("hint"),
+            "{err}"
+        );
         for word in ["not found", "no such file", "permission denied"] {
             assert!(!err.to_lowercase().contains(word), "{err}");
         }
@@ -340,10 +447,19 @@ mod tests {
         let registry = dirs.scan();
         let text: Vec<String> = registry.errors().iter().map(ToString::to_string).collect();
         assert!(text.iter().any(|t| t.contains("larger than")), "{text:?}");
-        assert!(text.iter().any(|t| t.contains("not a regular file")), "{text:?}");
+        assert!(
+            text.iter().any(|t| t.contains("not a regular file")),
+            "{text:?}"
+        );
     }
 
     fn nix_fifo(path: &Path) {
-        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(path)
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 }

@@ -17,7 +17,9 @@ pub(crate) type TreeError = String;
 
 /// Reads JSON.
 pub(crate) fn json(bytes: &[u8]) -> Result<Value, TreeError> {
-    serde_json::from_slice::<Strict>(bytes).map(|tree| tree.0).map_err(|err| err.to_string())
+    serde_json::from_slice::<Strict>(bytes)
+        .map(|tree| tree.0)
+        .map_err(|err| err.to_string())
 }
 
 struct Strict(Value);
@@ -73,7 +75,10 @@ impl<'de> Visitor<'de> for Builder {
         let mut all = Map::new();
         while let Some((key, Strict(value))) = map.next_entry::<String, Strict>()? {
             if all.insert(key.clone(), value).is_some() {
-                return Err(A::Error::custom(format!("key \"{}\" is given twice", crate::name::shown(&key))));
+                return Err(A::Error::custom(format!(
+                    "key \"{}\" is given twice",
+                    crate::name::shown(&key)
+                )));
             }
         }
         Ok(Value::Object(all))
@@ -91,7 +96,8 @@ pub(crate) fn yaml(text: &str) -> Result<Value, TreeError> {
     let mut open: Vec<Open> = Vec::new();
     let mut root = None;
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|err| format!("line {}: {}", err.marker().line(), err.info()))?;
+        let (event, span) =
+            event.map_err(|err| format!("line {}: {}", err.marker().line(), err.info()))?;
         let value = match event {
             Event::Scalar(text, style, _, _) => scalar(&text, style),
             Event::SequenceStart(..) => {
@@ -108,7 +114,9 @@ pub(crate) fn yaml(text: &str) -> Result<Value, TreeError> {
                 None => return Err("unbalanced document".to_owned()),
             },
             Event::Alias(_) => return Err(at(&span, "aliases are not allowed in a spec")),
-            Event::DocumentStart(_) if root.is_some() => return Err(at(&span, "a spec is one document, not several")),
+            Event::DocumentStart(_) if root.is_some() => {
+                return Err(at(&span, "a spec is one document, not several"));
+            }
             _ => continue,
         };
         place(&mut open, &mut root, value, &span)?;
@@ -128,14 +136,22 @@ fn push(open: &mut Vec<Open>, new: Open, span: &Span) -> Result<(), TreeError> {
     Ok(())
 }
 
-fn place(open: &mut [Open], root: &mut Option<Value>, value: Value, span: &Span) -> Result<(), TreeError> {
+fn place(
+    open: &mut [Open],
+    root: &mut Option<Value>,
+    value: Value,
+    span: &Span,
+) -> Result<(), TreeError> {
     match open.last_mut() {
         None => *root = Some(value),
         Some(Open::Sequence(all)) => all.push(value),
         Some(Open::Mapping(all, key)) => match key.take() {
             Some(name) => {
                 if all.contains_key(&name) {
-                    return Err(at(span, &format!("key \"{}\" is given twice", crate::name::shown(&name))));
+                    return Err(at(
+                        span,
+                        &format!("key \"{}\" is given twice", crate::name::shown(&name)),
+                    ));
                 }
                 all.insert(name, value);
             }
@@ -161,7 +177,10 @@ fn scalar(text: &str, style: ScalarStyle) -> Value {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "true" | "True" | "TRUE" => true.into(),
         "false" | "False" | "FALSE" => false.into(),
-        _ => integer(text).map(Value::from).or_else(|| float(text)).unwrap_or_else(|| text.into()),
+        _ => integer(text)
+            .map(Value::from)
+            .or_else(|| float(text))
+            .unwrap_or_else(|| text.into()),
     }
 }
 
@@ -188,8 +207,15 @@ fn integer(text: &str) -> Option<i64> {
 }
 
 fn float(text: &str) -> Option<Value> {
-    let numeric = text.contains(|c: char| c.is_ascii_digit()) && text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
-    let value: f64 = if numeric { text.parse().ok()? } else { return None };
+    let numeric = text.contains(|c: char| c.is_ascii_digit())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
+    let value: f64 = if numeric {
+        text.parse().ok()?
+    } else {
+        return None;
+    };
     Number::from_f64(value).map(Value::Number)
 }
 
@@ -202,9 +228,24 @@ mod tests {
     #[test]
     fn scalars_of_yaml() {
         let cases = [
-            ("0640", json!(416)), ("0o640", json!(416)), ("438", json!(438)), ("0x1b6", json!(438)), ("1_000", json!(1000)), ("-1", json!(-1)),
-            ("0", json!(0)), ("0.5", json!(0.5)), ("1e3", json!(1000.0)), ("0.5.0", json!("0.5.0")), ("true", json!(true)), ("~", Value::Null),
-            ("yes", json!("yes")), ("0808", json!(808.0)), ("GPU-1", json!("GPU-1")), ("\"0\"", json!("0")), ("'1'", json!("1")), ("a:b", json!("a:b")),
+            ("0640", json!(416)),
+            ("0o640", json!(416)),
+            ("438", json!(438)),
+            ("0x1b6", json!(438)),
+            ("1_000", json!(1000)),
+            ("-1", json!(-1)),
+            ("0", json!(0)),
+            ("0.5", json!(0.5)),
+            ("1e3", json!(1000.0)),
+            ("0.5.0", json!("0.5.0")),
+            ("true", json!(true)),
+            ("~", Value::Null),
+            ("yes", json!("yes")),
+            ("0808", json!(808.0)),
+            ("GPU-1", json!("GPU-1")),
+            ("\"0\"", json!("0")),
+            ("'1'", json!("1")),
+            ("a:b", json!("a:b")),
         ];
         for (text, want) in cases {
             assert_eq!(yaml(&format!("k: {text}\n")).unwrap()["k"], want, "{text}");
@@ -224,7 +265,11 @@ mod tests {
             let err = yaml(text).unwrap_err();
             assert!(err.contains(word), "{text:?}: {err}");
         }
-        assert!(yaml(&format!("{}1{}", "[".repeat(100), "]".repeat(100))).unwrap_err().contains("deep"));
+        assert!(
+            yaml(&format!("{}1{}", "[".repeat(100), "]".repeat(100)))
+                .unwrap_err()
+                .contains("deep")
+        );
         assert!(json(br#"{"a":1,"a":2}"#).unwrap_err().contains("twice"));
         assert!(json("[".repeat(100_000).as_bytes()).is_err());
         assert!(json(b"{} {}").is_err());

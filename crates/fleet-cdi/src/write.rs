@@ -29,20 +29,31 @@ pub enum WriteError {
 /// [`WriteError`]; nothing half-written is left.
 pub fn write_spec(spec: &Spec, path: &Path) -> Result<(), WriteError> {
     spec.validate().map_err(WriteError::Invalid)?;
-    let failed = |source| WriteError::Io { path: path.to_path_buf(), source };
-    let text = serde_json::to_string_pretty(spec).map_err(|err| WriteError::Invalid(err.to_string()))?;
+    let failed = |source| WriteError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    let text =
+        serde_json::to_string_pretty(spec).map_err(|err| WriteError::Invalid(err.to_string()))?;
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).map_err(failed)?;
     }
     // Not named .json: a reader of the directory must not see half of it.
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&temporary)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.write_all(b"\n")?;
         fs::rename(&temporary, path)
     };
-    write().inspect_err(|_| drop(fs::remove_file(&temporary))).map_err(failed)
+    write()
+        .inspect_err(|_| drop(fs::remove_file(&temporary)))
+        .map_err(failed)
 }
 
 #[cfg(test)]

@@ -34,23 +34,47 @@ pub enum ConfigError {
 ///
 /// # Errors
 /// A file exists but cannot be read or understood, or the one named on the command line is missing.
-pub fn load_policy(env: &Env, host: &dyn Host) -> Result<(PolicyFile, Option<PathBuf>), ConfigError> {
+pub fn load_policy(
+    env: &Env,
+    host: &dyn Host,
+) -> Result<(PolicyFile, Option<PathBuf>), ConfigError> {
     for path in candidates(env) {
         match host.read(&path) {
-            Ok(text) => return Ok((Policy::parse(&text, &path.display().to_string())?, Some(path))),
+            Ok(text) => {
+                return Ok((
+                    Policy::parse(&text, &path.display().to_string())?,
+                    Some(path),
+                ));
+            }
             Err(err) if env.config.is_none() && is_absent(&err, &path) => {}
-            Err(err) => return Err(ConfigError::Read { path: path.display().to_string(), cause: io_cause(&err) }),
+            Err(err) => {
+                return Err(ConfigError::Read {
+                    path: path.display().to_string(),
+                    cause: io_cause(&err),
+                });
+            }
         }
     }
-    Ok((PolicyFile { policy: Policy::default(), warnings: Vec::new() }, None))
+    Ok((
+        PolicyFile {
+            policy: Policy::default(),
+            warnings: Vec::new(),
+        },
+        None,
+    ))
 }
 
 /// The file that counts, whether or not it exists: the first one present, else the place for a new one.
 #[must_use]
 pub fn config_path(env: &Env, host: &dyn Host) -> PathBuf {
     let candidates = candidates(env);
-    let present = candidates.iter().find(|path| host.exists(&path.to_string_lossy()));
-    present.or(candidates.first()).cloned().unwrap_or_else(|| PathBuf::from(SYSTEM))
+    let present = candidates
+        .iter()
+        .find(|path| host.exists(&path.to_string_lossy()));
+    present
+        .or_else(|| candidates.first())
+        .cloned()
+        .unwrap_or_else(|| PathBuf::from(SYSTEM))
 }
 
 /// The CDI directories, ascending priority: as configured, else the system's and a rootless user's own.
@@ -60,7 +84,11 @@ pub fn spec_dirs(policy: &Policy, env: &Env) -> Vec<PathBuf> {
         return dirs.clone();
     }
     let user = [env.config_home(), env.runtime_dir()];
-    let user = user.into_iter().flatten().map(|dir| dir.join("cdi")).filter(|_| env.rootless());
+    let user = user
+        .into_iter()
+        .flatten()
+        .map(|dir| dir.join("cdi"))
+        .filter(|_| env.rootless());
     SPEC_DIRS.iter().map(PathBuf::from).chain(user).collect()
 }
 
@@ -68,8 +96,13 @@ fn candidates(env: &Env) -> Vec<PathBuf> {
     if let Some(path) = &env.config {
         return vec![path.clone()];
     }
-    let user = env.config_home().filter(|_| env.rootless()).map(|dir| dir.join(USER));
-    user.into_iter().chain([Path::new(SYSTEM).to_path_buf()]).collect()
+    let user = env
+        .config_home()
+        .filter(|_| env.rootless())
+        .map(|dir| dir.join(USER));
+    user.into_iter()
+        .chain([Path::new(SYSTEM).to_path_buf()])
+        .collect()
 }
 
 /// A user's directory that this process may not search is as good as none: `$HOME` is often another user's.
@@ -102,33 +135,59 @@ mod tests {
     }
 
     fn user() -> Env {
-        Env { euid: 1000, home: Some("/home/u".to_owned()), xdg_runtime_dir: Some("/run/user/1000".to_owned()), ..Env::default() }
+        Env {
+            euid: 1000,
+            home: Some("/home/u".to_owned()),
+            xdg_runtime_dir: Some("/run/user/1000".to_owned()),
+            ..Env::default()
+        }
     }
 
     #[test]
     fn the_users_file_takes_the_place_of_the_systems() {
         let (_dir, both) = host(&[
             ("/etc/fleet-nvidia/config.toml", "profile = \"crio\""),
-            ("/home/u/.config/fleet-nvidia/config.toml", "profile = \"podman\""),
+            (
+                "/home/u/.config/fleet-nvidia/config.toml",
+                "profile = \"podman\"",
+            ),
         ]);
         let profile = |env: &Env, host: &HostRoot| load_policy(env, host).unwrap().0.policy.profile;
         let root = Env { euid: 0, ..user() };
         assert_eq!(profile(&user(), &both), Profile::Podman);
         assert_eq!(profile(&root, &both), Profile::Crio);
-        assert_eq!(profile(&Env { in_userns: true, ..root.clone() }, &both), Profile::Podman);
-        assert_eq!(config_path(&user(), &both), Path::new("/home/u/.config/fleet-nvidia/config.toml"));
+        assert_eq!(
+            profile(
+                &Env {
+                    in_userns: true,
+                    ..root.clone()
+                },
+                &both
+            ),
+            Profile::Podman
+        );
+        assert_eq!(
+            config_path(&user(), &both),
+            Path::new("/home/u/.config/fleet-nvidia/config.toml")
+        );
 
         let (_dir, system) = host(&[("/etc/fleet-nvidia/config.toml", "profile = \"crio\"")]);
         assert_eq!(profile(&user(), &system), Profile::Crio);
         let (_dir, none) = host(&[]);
         assert_eq!(profile(&user(), &none), Profile::Auto);
-        assert_eq!(config_path(&root, &none), Path::new("/etc/fleet-nvidia/config.toml"));
+        assert_eq!(
+            config_path(&root, &none),
+            Path::new("/etc/fleet-nvidia/config.toml")
+        );
     }
 
     #[test]
     fn a_named_file_must_be_there() {
         let (_dir, host) = host(&[("/etc/fleet-nvidia/config.toml", "profile = \"crio\"")]);
-        let env = Env { config: Some(PathBuf::from("/etc/other.toml")), ..user() };
+        let env = Env {
+            config: Some(PathBuf::from("/etc/other.toml")),
+            ..user()
+        };
         let err = load_policy(&env, &host).unwrap_err();
         assert_eq!(err.to_string(), "configuration /etc/other.toml is missing");
     }
@@ -137,19 +196,36 @@ mod tests {
     fn a_broken_file_is_an_error_with_its_line() {
         let (_dir, host) = host(&[("/etc/fleet-nvidia/config.toml", "\nprofile = true")]);
         let err = load_policy(&Env::default(), &host).unwrap_err();
-        assert_eq!(err.to_string(), "configuration /etc/fleet-nvidia/config.toml:2: `profile` is of type boolean, not a string");
+        assert_eq!(
+            err.to_string(),
+            "configuration /etc/fleet-nvidia/config.toml:2: `profile` is of type boolean, not a string"
+        );
     }
 
     #[test]
     fn rootless_users_add_their_spec_directories() {
         let dirs = |policy: &Policy, env: &Env| -> Vec<String> {
-            spec_dirs(policy, env).iter().map(|dir| dir.display().to_string()).collect()
+            spec_dirs(policy, env)
+                .iter()
+                .map(|dir| dir.display().to_string())
+                .collect()
         };
         let policy = Policy::default();
-        assert_eq!(dirs(&policy, &Env { euid: 0, ..user() }), ["/etc/cdi", "/var/run/cdi"]);
-        let want = ["/etc/cdi", "/var/run/cdi", "/home/u/.config/cdi", "/run/user/1000/cdi"];
+        assert_eq!(
+            dirs(&policy, &Env { euid: 0, ..user() }),
+            ["/etc/cdi", "/var/run/cdi"]
+        );
+        let want = [
+            "/etc/cdi",
+            "/var/run/cdi",
+            "/home/u/.config/cdi",
+            "/run/user/1000/cdi",
+        ];
         assert_eq!(dirs(&policy, &user()), want);
-        let set = Policy { spec_dirs: Some(vec![PathBuf::from("/x")]), ..policy };
+        let set = Policy {
+            spec_dirs: Some(vec![PathBuf::from("/x")]),
+            ..policy
+        };
         assert_eq!(dirs(&set, &user()), ["/x"]);
     }
 }

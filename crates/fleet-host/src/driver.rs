@@ -6,7 +6,9 @@ pub const DRIVER_VERSION_FILE: &str = "/proc/driver/nvidia/version";
 /// The version in the text of [`DRIVER_VERSION_FILE`], such as `580.65.06`.
 #[must_use]
 pub fn driver_version(text: &str) -> Option<&str> {
-    let line = text.lines().find(|line| line.starts_with("NVRM version:"))?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("NVRM version:"))?;
     line.split_ascii_whitespace().find(|word| is_version(word))
 }
 
@@ -31,7 +33,10 @@ mod tests {
                 "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (root@x)  Sun Jul 27\n",
                 Some("580.65.06"),
             ),
-            ("NVRM version: NVIDIA UNIX aarch64 Kernel Module  535.104  x\n", Some("535.104")),
+            (
+                "NVRM version: NVIDIA UNIX aarch64 Kernel Module  535.104  x\n",
+                Some("535.104"),
+            ),
             ("GCC version:  gcc version 12.2.0\n", None),
             ("", None),
         ];

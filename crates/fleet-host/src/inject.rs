@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use fleet_cdi::{Registry, SourcedEdits, Unresolvable};
 use fleet_inject::{
-    Applied, ApplyError, Change, Explanation, HostProbe, Plan, PlanError, Refusal, Request, RequestError, concerns,
+    Applied, ApplyError, Change, Explanation, HostProbe, Plan, PlanError, Refusal, Request,
+    RequestError, concerns,
 };
 use serde_json::Value;
 
@@ -73,7 +74,11 @@ impl Prepared {
     /// For people and for programs.
     #[must_use]
     pub fn explanation(&self) -> Explanation<'_> {
-        Explanation { plan: &self.plan, refused: &self.refused, warnings: &self.warnings }
+        Explanation {
+            plan: &self.plan,
+            refused: &self.refused,
+            warnings: &self.warnings,
+        }
     }
 }
 
@@ -91,10 +96,18 @@ pub fn inject(spec: &mut Value, env: &Env) -> Result<Outcome, InjectError> {
 /// # Errors
 /// See [`InjectError`]; the spec must then be discarded.
 pub fn inject_with(spec: &mut Value, env: &Env, host: &dyn Host) -> Result<Outcome, InjectError> {
-    let Prepared { plan, refused, mut warnings } = prepare(spec, env, host)?;
+    let Prepared {
+        plan,
+        refused,
+        mut warnings,
+    } = prepare(spec, env, host)?;
     let applied = plan.apply(spec)?;
     warnings.extend(refused.iter().map(ToString::to_string));
-    Ok(Outcome { plan_summary: summary(&plan), applied, warnings })
+    Ok(Outcome {
+        plan_summary: summary(&plan),
+        applied,
+        warnings,
+    })
 }
 
 /// Plans without applying, for `explain` as for [`inject`].
@@ -109,11 +122,18 @@ pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, Inj
     let outcome = Request::from_spec(spec, &file.policy)?;
     let resolved = match outcome.request.is_empty() {
         true => Vec::new(),
-        false => resolve(&outcome.request, &host.registry(&spec_dirs(&file.policy, env)))?,
+        false => resolve(
+            &outcome.request,
+            &host.registry(&spec_dirs(&file.policy, env)),
+        )?,
     };
     let plan = Plan::build(&outcome.request, resolved, spec, host)?;
     let warnings = [file.warnings, outcome.warnings, plan.warnings.clone()].concat();
-    Ok(Prepared { plan, refused: outcome.refused, warnings })
+    Ok(Prepared {
+        plan,
+        refused: outcome.refused,
+        warnings,
+    })
 }
 
 fn resolve(request: &Request, registry: &Registry) -> Result<Vec<SourcedEdits>, Unresolvable> {
@@ -128,11 +148,19 @@ fn summary(plan: &Plan) -> String {
     let mut devices: Vec<&str> = Vec::new();
     for edit in &plan.edits {
         *counts.entry(noun(&edit.change)).or_default() += 1;
-        if let Some(device) = edit.origin.device.as_deref().filter(|device| !devices.contains(device)) {
+        if let Some(device) = edit
+            .origin
+            .device
+            .as_deref()
+            .filter(|device| !devices.contains(device))
+        {
             devices.push(device);
         }
     }
-    let counts: Vec<_> = counts.iter().map(|(noun, count)| format!("{count} {noun}")).collect();
+    let counts: Vec<_> = counts
+        .iter()
+        .map(|(noun, count)| format!("{count} {noun}"))
+        .collect();
     match (counts.is_empty(), devices.is_empty()) {
         (true, _) => String::new(),
         (_, true) => counts.join(", "),
@@ -203,9 +231,15 @@ mod tests {
             (json!({}), 0),
             (env(&["PATH=/bin", "NVIDIA_VISIBLE_DEVICES=void"]), 0),
             (env(&["NVIDIA_DRIVER_CAPABILITIES=all"]), 0),
-            (json!({"hooks": {"createContainer": [{"path": "/opt/hook", "args": ["hook"]}]}}), 0),
+            (
+                json!({"hooks": {"createContainer": [{"path": "/opt/hook", "args": ["hook"]}]}}),
+                0,
+            ),
             // The engine's hooks: the configuration, and nothing more.
-            (json!({"hooks": {"createContainer": [{"path": "/usr/bin/nvidia-cdi-hook", "args": ["x", "chmod", "--mode", "755", "--path", "/dev/dri"]}]}}), 1),
+            (
+                json!({"hooks": {"createContainer": [{"path": "/usr/bin/nvidia-cdi-hook", "args": ["x", "chmod", "--mode", "755", "--path", "/dev/dri"]}]}}),
+                1,
+            ),
             (env(&["NVIDIA_VISIBLE_DEVICES=all"]), 2),
         ];
         for (mut spec, want) in cases {
@@ -224,8 +258,13 @@ mod tests {
     fn an_unresolvable_device_is_one_plain_line() {
         let empty = tempfile::tempdir().unwrap();
         let mut spec = json!({"process": {"env": ["NVIDIA_VISIBLE_DEVICES=7"]}});
-        let err = inject_with(&mut spec, &Env::default(), &HostRoot::new(empty.path())).unwrap_err().to_string();
-        assert!(err.contains("unresolvable CDI devices") && err.contains("nvidia.com/gpu=7"), "{err}");
+        let err = inject_with(&mut spec, &Env::default(), &HostRoot::new(empty.path()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            err.contains("unresolvable CDI devices") && err.contains("nvidia.com/gpu=7"),
+            "{err}"
+        );
         for word in ["not found", "no such file", "permission denied", "\n"] {
             assert!(!err.to_lowercase().contains(word), "{err}");
         }

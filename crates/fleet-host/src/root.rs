@@ -23,7 +23,9 @@ pub struct HostRoot {
 
 impl Default for HostRoot {
     fn default() -> Self {
-        Self { root: PathBuf::from("/") }
+        Self {
+            root: PathBuf::from("/"),
+        }
     }
 }
 
@@ -31,7 +33,9 @@ impl HostRoot {
     /// A host whose files lie below `root`: another machine's disk, or a driver's root directory.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf() }
+        Self {
+            root: root.to_path_buf(),
+        }
     }
 
     /// Where a host path really lies. Below another root, links lead nowhere outside it (`man 2 openat2`,
@@ -45,7 +49,9 @@ impl HostRoot {
         }
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let root = fs::File::open(&self.root)?;
-        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        let how = OpenHow::new()
+            .flags(flags)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT);
         let found = openat2(root.as_raw_fd(), path, how)?;
         let link = fs::read_link(format!("/proc/self/fd/{found}"));
         // A descriptor of O_PATH has nothing to flush that could fail.
@@ -70,15 +76,24 @@ impl HostProbe for HostRoot {
             () if kind.is_char_device() => DeviceKind::Char,
             () if kind.is_block_device() => DeviceKind::Block,
             () if kind.is_fifo() => DeviceKind::Fifo,
-            () if kind.is_symlink() => return Err(io::Error::other("is a symbolic link, not a device node")),
+            () if kind.is_symlink() => {
+                return Err(io::Error::other("is a symbolic link, not a device node"));
+            }
             () => return Err(io::Error::other("is not a device node")),
         };
-        let number = |part: u64| u32::try_from(part).map_err(|_| io::Error::other("has an absurd device number"));
+        let number = |part: u64| {
+            u32::try_from(part).map_err(|_| io::Error::other("has an absurd device number"))
+        };
         let (major, minor) = match kind {
             DeviceKind::Fifo => (0, 0),
             _ => (number(major(meta.rdev()))?, number(minor(meta.rdev()))?),
         };
-        Ok(DeviceStat { kind, major, minor, mode: meta.mode() & 0o7777 })
+        Ok(DeviceStat {
+            kind,
+            major,
+            minor,
+            mode: meta.mode() & 0o7777,
+        })
     }
 
     fn exists(&self, path: &str) -> bool {
@@ -98,7 +113,10 @@ impl Host for HostRoot {
 
     fn registry(&self, dirs: &[PathBuf]) -> Registry {
         // A directory that is missing holds no specs.
-        let dirs: Vec<_> = dirs.iter().filter_map(|dir| self.locate(dir).ok()).collect();
+        let dirs: Vec<_> = dirs
+            .iter()
+            .filter_map(|dir| self.locate(dir).ok())
+            .collect();
         Registry::scan(&dirs)
     }
 }
@@ -113,10 +131,22 @@ mod tests {
     fn devices_of_the_machine_are_seen_as_they_are() {
         let host = HostRoot::default();
         let null = host.lstat_device("/dev/null").unwrap();
-        assert_eq!((null.kind, null.major, null.minor), (DeviceKind::Char, 1, 3));
-        assert_eq!(host.lstat_device("/dev/stdin").unwrap_err().to_string(), "is a symbolic link, not a device node");
-        assert_eq!(host.lstat_device("/").unwrap_err().to_string(), "is not a device node");
-        assert_eq!(host.lstat_device("/dev/no-such-node").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            (null.kind, null.major, null.minor),
+            (DeviceKind::Char, 1, 3)
+        );
+        assert_eq!(
+            host.lstat_device("/dev/stdin").unwrap_err().to_string(),
+            "is a symbolic link, not a device node"
+        );
+        assert_eq!(
+            host.lstat_device("/").unwrap_err().to_string(),
+            "is not a device node"
+        );
+        assert_eq!(
+            host.lstat_device("/dev/no-such-node").unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 
     #[test]
@@ -130,10 +160,21 @@ mod tests {
         fs::write(root.join("run/file"), "x").unwrap();
         symlink("../../../run/file", root.join("run/link")).unwrap();
         let host = HostRoot::new(root);
-        assert_eq!(host.locate(Path::new("/var/run/cdi")).unwrap(), root.canonicalize().unwrap().join("run/cdi"));
+        assert_eq!(
+            host.locate(Path::new("/var/run/cdi")).unwrap(),
+            root.canonicalize().unwrap().join("run/cdi")
+        );
         assert!(host.exists("/var/run/link"));
-        assert!(!host.exists("/run/passwd"), "a link of the tree must not lead to the machine's own files");
-        assert!(host.lstat_device("/var/run/passwd").unwrap_err().to_string().contains("symbolic link"));
+        assert!(
+            !host.exists("/run/passwd"),
+            "a link of the tree must not lead to the machine's own files"
+        );
+        assert!(
+            host.lstat_device("/var/run/passwd")
+                .unwrap_err()
+                .to_string()
+                .contains("symbolic link")
+        );
         assert_eq!(host.read(Path::new("/var/run/link")).unwrap(), "x");
         assert_eq!(host.driver_version(), None);
     }
@@ -144,6 +185,9 @@ mod tests {
         fs::create_dir_all(dir.path().join("proc/driver/nvidia")).unwrap();
         let text = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5\n";
         fs::write(dir.path().join("proc/driver/nvidia/version"), text).unwrap();
-        assert_eq!(HostRoot::new(dir.path()).driver_version().as_deref(), Some("550.54.15"));
+        assert_eq!(
+            HostRoot::new(dir.path()).driver_version().as_deref(),
+            Some("550.54.15")
+        );
     }
 }

@@ -37,7 +37,10 @@ impl Plan {
     /// # Errors
     /// A part of the spec is not of the type that the OCI runtime specification gives it.
     pub fn apply(&self, spec: &mut Value) -> Result<Applied, ApplyError> {
-        let mut applied = Applied { warnings: self.warnings.clone(), ..Applied::default() };
+        let mut applied = Applied {
+            warnings: self.warnings.clone(),
+            ..Applied::default()
+        };
         let mut mounted = false;
         for edit in &self.edits {
             mounted |= matches!(edit.change, Change::Mount(_));
@@ -52,13 +55,18 @@ impl Plan {
 
 fn apply(change: &Change, spec: &mut Value, applied: &mut Applied) -> Result<(), Shape> {
     match change {
-        Change::Env { name, value } => process::set_env(spec::list_mut(spec, "process.env")?, name, value),
+        Change::Env { name, value } => {
+            process::set_env(spec::list_mut(spec, "process.env")?, name, value)
+        }
         Change::Device(device) => add_device(device, spec, applied)?,
         Change::Mount(mount) => mounts::add(spec::list_mut(spec, "mounts")?, mount),
         Change::Hook { stage, hook } => hooks::add(spec, *stage, hook)?,
         Change::RemoveHook { stage, hook } => hooks::remove(spec, *stage, hook),
         Change::Rootfs(edit) => applied.rootfs.push(edit.clone()),
-        Change::NetDevice { host_interface_name, name } => {
+        Change::NetDevice {
+            host_interface_name,
+            name,
+        } => {
             let devices = spec::object_mut(spec, "linux.netDevices")?;
             devices.insert(host_interface_name.clone(), json!({ "name": name }));
         }
@@ -81,7 +89,9 @@ fn add_device(device: &DeviceEdit, spec: &mut Value, applied: &mut Applied) -> R
     }
     match device.host_path == device.path {
         true => applied.host_paths.remove(&device.path),
-        false => applied.host_paths.insert(device.path.clone(), device.host_path.clone()),
+        false => applied
+            .host_paths
+            .insert(device.path.clone(), device.host_path.clone()),
     };
     Ok(())
 }

@@ -35,8 +35,17 @@ impl Explanation<'_> {
     /// One JSON object.
     #[must_use]
     pub fn json(&self) -> Value {
-        let Self { plan, refused, warnings } = *self;
-        let document = Document { schema_version: SCHEMA_VERSION, edits: &plan.edits, refused, warnings };
+        let Self {
+            plan,
+            refused,
+            warnings,
+        } = *self;
+        let document = Document {
+            schema_version: SCHEMA_VERSION,
+            edits: &plan.edits,
+            refused,
+            warnings,
+        };
         serde_json::to_value(document).unwrap_or_else(|err| json!({ "error": err.to_string() }))
     }
 
@@ -44,7 +53,12 @@ impl Explanation<'_> {
     #[must_use]
     pub fn text(&self) -> String {
         let rows: Vec<[String; 4]> = self.plan.edits.iter().map(row).collect();
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
         let widths = [width(0), width(1), width(2)];
         let mut text = String::new();
         for row in &rows {
@@ -58,15 +72,24 @@ impl Explanation<'_> {
         if rows.is_empty() {
             text.push_str("nothing is injected\n");
         }
-        self.refused.iter().for_each(|refusal| text.push_str(&format!("refused: {refusal}\n")));
-        self.warnings.iter().for_each(|warning| text.push_str(&format!("warning: {warning}\n")));
+        self.refused
+            .iter()
+            .for_each(|refusal| text.push_str(&format!("refused: {refusal}\n")));
+        self.warnings
+            .iter()
+            .for_each(|warning| text.push_str(&format!("warning: {warning}\n")));
         text
     }
 }
 
 fn row(edit: &Edit) -> [String; 4] {
     let (what, which) = describe(&edit.change);
-    [what.to_owned(), which, place(&edit.origin), edit.origin.source.to_string()]
+    [
+        what.to_owned(),
+        which,
+        place(&edit.origin),
+        edit.origin.source.to_string(),
+    ]
 }
 
 fn place(origin: &Origin) -> String {
@@ -84,33 +107,59 @@ fn describe(change: &Change) -> (&'static str, String) {
             let from = from(&device.host_path, &device.path);
             let access = device.access.as_deref().unwrap_or("no rule");
             let numbers = format!("{} {}:{}", device.kind, device.major, device.minor);
-            ("device", format!("{}{from} {numbers} {access}", device.path))
+            (
+                "device",
+                format!("{}{from} {numbers} {access}", device.path),
+            )
         }
         Change::Mount(mount) => {
             let from = from(&mount.host_path, &mount.container_path);
-            ("mount", format!("{}{from} {}", mount.container_path, mount.options.join(",")).trim_end().to_owned())
+            (
+                "mount",
+                format!("{}{from} {}", mount.container_path, mount.options.join(","))
+                    .trim_end()
+                    .to_owned(),
+            )
         }
-        Change::Hook { stage, hook } => ("hook", format!("{stage} {} (at most {} s)", hook.path, hook.timeout)),
+        Change::Hook { stage, hook } => (
+            "hook",
+            format!("{stage} {} (at most {} s)", hook.path, hook.timeout),
+        ),
         Change::Rootfs(edit) => ("rootfs", rootfs(edit)),
-        Change::NetDevice { host_interface_name, name } => ("net", format!("{name} from {host_interface_name}")),
+        Change::NetDevice {
+            host_interface_name,
+            name,
+        } => ("net", format!("{name} from {host_interface_name}")),
         Change::IntelRdt { rdt } => ("rdt", rdt.to_string()),
         Change::AdditionalGid { gid } => ("group", gid.to_string()),
         Change::RemoveHook { stage, hook } => {
             let path = hook.get("path").and_then(Value::as_str).unwrap_or_default();
-            let args = hook.get("args").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let args = hook
+                .get("args")
+                .and_then(Value::as_array)
+                .map_or(&[][..], Vec::as_slice);
             let name = args.get(1).and_then(Value::as_str).unwrap_or_default();
-            ("remove", format!("{stage} {path} {name}").trim_end().to_owned())
+            (
+                "remove",
+                format!("{stage} {path} {name}").trim_end().to_owned(),
+            )
         }
     }
 }
 
 fn from(host: &str, container: &str) -> String {
-    if host == container { String::new() } else { format!(" from {host}") }
+    if host == container {
+        String::new()
+    } else {
+        format!(" from {host}")
+    }
 }
 
 /// `update-ld-cache folders=["/usr/lib64"]`: the JSON form on one line, so that no edit is left without words.
 fn rootfs(edit: &fleet_rootfs::RootfsEdit) -> String {
-    let Ok(Value::Object(mut members)) = serde_json::to_value(edit) else { return format!("{edit:?}") };
+    let Ok(Value::Object(mut members)) = serde_json::to_value(edit) else {
+        return format!("{edit:?}");
+    };
     let name = members.shift_remove("edit").unwrap_or_default();
     let given = members.iter().filter(|(_, value)| !value.is_null());
     let members = given.map(|(key, value)| match value.as_str() {

@@ -83,7 +83,10 @@ mod tests {
         let cases = [
             (io::Error::from_raw_os_error(2), "is missing"),
             (io::Error::from_raw_os_error(13), "cannot be read (EACCES)"),
-            (io::Error::from_raw_os_error(20), "cannot be read (errno 20)"),
+            (
+                io::Error::from_raw_os_error(20),
+                "cannot be read (errno 20)",
+            ),
             (io::Error::other("is a symbolic link"), "is a symbolic link"),
         ];
         for (err, want) in cases {

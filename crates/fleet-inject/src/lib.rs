@@ -21,5 +21,7 @@ pub use apply::{Applied, ApplyError};
 pub use explain::{Explanation, SCHEMA_VERSION};
 pub use host::{DeviceKind, DeviceStat, HostProbe, io_cause};
 pub use plan::{Change, DeviceEdit, Edit, HookEdit, MountEdit, Origin, Plan, PlanError, Stage};
-pub use policy::{Allow, DEFAULT_CONFIG, HookPolicy, Policy, PolicyError, PolicyFile, Profile, Sources};
+pub use policy::{
+    Allow, DEFAULT_CONFIG, HookPolicy, Policy, PolicyError, PolicyFile, Profile, Sources,
+};
 pub use request::{Asked, Refusal, Request, RequestError, RequestOutcome, Source, concerns};

@@ -109,7 +109,7 @@ pub enum Change {
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// A device node that the host does not have as stated.
-    #[error("host device {path} of {of}: {cause}{hint}")]
+    #[error("host device {path} of {of} {cause}{hint}")]
     Device {
         /// Path on the host.
         path: String,
@@ -170,7 +170,11 @@ impl Plan {
     ///
     /// # Errors
     /// A hook of NVIDIA's with arguments that make no sense.
-    pub fn adopt_spec_hooks(spec: &Value, hooks: &HookPolicy, probe: &dyn HostProbe) -> Result<Self, PlanError> {
+    pub fn adopt_spec_hooks(
+        spec: &Value,
+        hooks: &HookPolicy,
+        probe: &dyn HostProbe,
+    ) -> Result<Self, PlanError> {
         let mut plan = Self::default();
         hook::remove_legacy(spec, &mut plan);
         if hooks.native {
@@ -179,18 +183,35 @@ impl Plan {
         Ok(plan)
     }
 
-    fn add(&mut self, context: &Context<'_>, sourced: &SourcedEdits, owner: &device::Owner) -> Result<(), PlanError> {
+    fn add(
+        &mut self,
+        context: &Context<'_>,
+        sourced: &SourcedEdits,
+        owner: &device::Owner,
+    ) -> Result<(), PlanError> {
         let edits = &sourced.edits;
         for entry in &edits.env {
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-            self.push(context, Change::Env { name: name.to_owned(), value: value.to_owned() });
+            self.push(
+                context,
+                Change::Env {
+                    name: name.to_owned(),
+                    value: value.to_owned(),
+                },
+            );
         }
         for node in &edits.device_nodes {
             self.push(context, Change::Device(device::fill(node, owner, context)?));
         }
         for net in &edits.net_devices {
             let (host_interface_name, name) = (net.host_interface_name.clone(), net.name.clone());
-            self.push(context, Change::NetDevice { host_interface_name, name });
+            self.push(
+                context,
+                Change::NetDevice {
+                    host_interface_name,
+                    name,
+                },
+            );
         }
         for mount in &edits.mounts {
             self.push(context, Change::Mount(mount::check(mount, context)?));
@@ -208,16 +229,21 @@ impl Plan {
     }
 
     fn push(&mut self, context: &Context<'_>, change: Change) {
-        self.edits.push(Edit { change, origin: context.origin.clone() });
+        self.edits.push(Edit {
+            change,
+            origin: context.origin.clone(),
+        });
     }
 
     /// A device that has two names brings the same work twice. The last one stays: what must come before it does.
     fn drop_repeated_rootfs_edits(&mut self) {
         let repeated = |edit: &Edit, later: &[Edit]| {
-            matches!(edit.change, Change::Rootfs(_)) && later.iter().any(|other| other.change == edit.change)
+            matches!(edit.change, Change::Rootfs(_))
+                && later.iter().any(|other| other.change == edit.change)
         };
-        let keep: Vec<bool> =
-            (0..self.edits.len()).map(|at| !repeated(&self.edits[at], &self.edits[at + 1..])).collect();
+        let keep: Vec<bool> = (0..self.edits.len())
+            .map(|at| !repeated(&self.edits[at], &self.edits[at + 1..]))
+            .collect();
         let mut keep = keep.into_iter();
         self.edits.retain(|_| keep.next().unwrap_or(true));
     }
@@ -248,7 +274,11 @@ impl<'a> Context<'a> {
         sourced: &'a SourcedEdits,
         probe: &'a dyn HostProbe,
     ) -> Self {
-        let in_file = || resolved[index..].iter().filter(|other| other.spec_path == sourced.spec_path);
+        let in_file = || {
+            resolved[index..]
+                .iter()
+                .filter(|other| other.spec_path == sourced.spec_path)
+        };
         // Edits that a file's devices share stand before the device that was asked for first.
         let device = in_file().find_map(|other| other.device.as_ref());
         let asked = |name: &QualifiedName| request.devices.iter().find(|asked| asked.name == *name);
@@ -267,7 +297,9 @@ impl<'a> Context<'a> {
                 device: sourced.device.as_ref().map(ToString::to_string),
             },
             of,
-            kind: kind.or_else(|| request.none_kind.as_ref().map(|none| none.kind.clone())).unwrap_or_default(),
+            kind: kind
+                .or_else(|| request.none_kind.as_ref().map(|none| none.kind.clone()))
+                .unwrap_or_default(),
             spec_file,
             hooks: &request.hooks,
             probe,
@@ -278,13 +310,17 @@ impl<'a> Context<'a> {
     fn hint(&self) -> String {
         let file = self.spec_file.display();
         if !self.kind.starts_with("nvidia.com/") {
-            return format!("; hint: the CDI spec {file} is out of date, make it anew with its vendor's tool");
+            return format!(
+                "; hint: the CDI spec {file} is out of date, make it anew with its vendor's tool"
+            );
         }
         let driver = self.probe.driver_version().map_or_else(
             || "no NVIDIA driver is loaded".to_owned(),
             |version| format!("the loaded driver is {version}"),
         );
-        format!("; hint: the CDI spec is out of date ({driver}), make it anew: nvidia-ctk cdi generate --output={file}")
+        format!(
+            "; hint: the CDI spec is out of date ({driver}), make it anew: nvidia-ctk cdi generate --output={file}"
+        )
     }
 }
 

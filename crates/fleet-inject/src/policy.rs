@@ -74,7 +74,12 @@ pub struct Sources {
 
 impl Default for Sources {
     fn default() -> Self {
-        Self { cdi_annotations: true, volume_mounts: false, environment: true, environment_unprivileged: None }
+        Self {
+            cdi_annotations: true,
+            volume_mounts: false,
+            environment: true,
+            environment_unprivileged: None,
+        }
     }
 }
 
@@ -92,7 +97,11 @@ pub struct Allow {
 impl Default for Allow {
     fn default() -> Self {
         let all = || vec!["*".to_owned()];
-        Self { cdi_annotations: all(), volume_mounts: all(), environment: all() }
+        Self {
+            cdi_annotations: all(),
+            volume_mounts: all(),
+            environment: all(),
+        }
     }
 }
 
@@ -109,7 +118,11 @@ pub struct HookPolicy {
 
 impl Default for HookPolicy {
     fn default() -> Self {
-        Self { native: true, foreign: true, foreign_timeout: 30 }
+        Self {
+            native: true,
+            foreign: true,
+            foreign_timeout: 30,
+        }
     }
 }
 
@@ -151,16 +164,20 @@ impl Policy {
 
     /// Whether an unprivileged container may ask by environment; `by_cri` tells who made the container.
     pub(crate) fn accepts_unprivileged_environment(&self, by_cri: bool) -> bool {
-        self.sources.environment_unprivileged.unwrap_or(match self.profile {
-            Profile::Podman => true,
-            Profile::Crio => false,
-            Profile::Auto => !by_cri,
-        })
+        self.sources
+            .environment_unprivileged
+            .unwrap_or(match self.profile {
+                Profile::Podman => true,
+                Profile::Crio => false,
+                Profile::Auto => !by_cri,
+            })
     }
 
     /// Whether `name` may be asked for through `source`.
     pub(crate) fn allows(&self, source: &Source, name: &QualifiedName) -> bool {
-        self.allowed_by(source).iter().any(|pattern| matches(pattern, name))
+        self.allowed_by(source)
+            .iter()
+            .any(|pattern| matches(pattern, name))
     }
 
     fn allowed_by(&self, source: &Source) -> &[String] {
@@ -205,7 +222,10 @@ mod tests {
     fn the_profile_decides_for_unprivileged_containers() {
         let with = |profile, environment_unprivileged| Policy {
             profile,
-            sources: Sources { environment_unprivileged, ..Sources::default() },
+            sources: Sources {
+                environment_unprivileged,
+                ..Sources::default()
+            },
             ..Policy::default()
         };
         let cases = [
@@ -218,7 +238,11 @@ mod tests {
         ];
         for (profile, setting, by_cri, want) in cases {
             let policy = with(profile, setting);
-            assert_eq!(policy.accepts_unprivileged_environment(by_cri), want, "{profile:?} {setting:?} {by_cri}");
+            assert_eq!(
+                policy.accepts_unprivileged_environment(by_cri),
+                want,
+                "{profile:?} {setting:?} {by_cri}"
+            );
         }
     }
 }

@@ -94,8 +94,17 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, asked, setting, remedy } = self;
-        write!(f, "{} asked for by {source} refused by `{setting}`; hint: {remedy} in the configuration", shown(asked))
+        let Self {
+            source,
+            asked,
+            setting,
+            remedy,
+        } = self;
+        write!(
+            f,
+            "{}, asked for by {source}, is refused by `{setting}`; hint: {remedy} in the configuration",
+            shown(asked)
+        )
     }
 }
 
@@ -137,7 +146,9 @@ pub enum RequestError {
         default_kind: String,
     },
     /// A value too long to be a list of devices.
-    #[error("the list of devices in {origin} is {bytes} bytes long, more than the {MAX_VALUE} that are read")]
+    #[error(
+        "the list of devices in {origin} is {bytes} bytes long, more than the {MAX_VALUE} that are read"
+    )]
     TooLong {
         /// Who asked.
         origin: Source,
@@ -145,7 +156,9 @@ pub enum RequestError {
         bytes: usize,
     },
     /// More names than any machine has devices.
-    #[error("{count} devices are asked for by {origin}, more than the {MAX_DEVICES} that are accepted")]
+    #[error(
+        "{count} devices are asked for by {origin}, more than the {MAX_DEVICES} that are accepted"
+    )]
     TooMany {
         /// Who asked.
         origin: Source,
@@ -191,7 +204,10 @@ impl Request {
     /// The names to resolve.
     #[must_use]
     pub fn names(&self) -> Vec<QualifiedName> {
-        self.devices.iter().map(|asked| asked.name.clone()).collect()
+        self.devices
+            .iter()
+            .map(|asked| asked.name.clone())
+            .collect()
     }
 }
 
@@ -202,17 +218,28 @@ impl RequestOutcome {
             let name = names::of_kind(&none.kind, "none", &none.source)?;
             match policy.allows(&none.source, &name) {
                 true => self.request.none_kind = Some(none),
-                false => self.refused.push(not_allowed(&Asked { name, source: none.source })),
+                false => self.refused.push(not_allowed(&Asked {
+                    name,
+                    source: none.source,
+                })),
             }
         }
         let count = wanted.devices.len();
         for asked in wanted.devices {
             if count > MAX_DEVICES {
-                return Err(RequestError::TooMany { origin: asked.source, count });
+                return Err(RequestError::TooMany {
+                    origin: asked.source,
+                    count,
+                });
             }
             if !policy.allows(&asked.source, &asked.name) {
                 self.refused.push(not_allowed(&asked));
-            } else if !self.request.devices.iter().any(|other| other.name == asked.name) {
+            } else if !self
+                .request
+                .devices
+                .iter()
+                .any(|other| other.name == asked.name)
+            {
                 self.request.devices.push(asked);
             }
         }
@@ -220,7 +247,12 @@ impl RequestOutcome {
     }
 
     fn refuse(&mut self, source: Source, asked: &str, setting: &'static str) {
-        self.refused.push(Refusal { source, asked: asked.to_owned(), setting, remedy: format!("`{setting} = true`") });
+        self.refused.push(Refusal {
+            source,
+            asked: asked.to_owned(),
+            setting,
+            remedy: format!("`{setting} = true`"),
+        });
     }
 }
 
@@ -230,8 +262,13 @@ fn not_allowed(asked: &Asked) -> Refusal {
         Source::VolumeMount(_) => "allow.volume-mounts",
         _ => "allow.environment",
     };
-    let remedy = format!("{:?} in `{setting}`", asked.name.kind());
-    Refusal { source: asked.source.clone(), asked: asked.name.to_string(), setting, remedy }
+    let remedy = format!("{:?} added to `{setting}`", asked.name.kind());
+    Refusal {
+        source: asked.source.clone(),
+        asked: asked.name.to_string(),
+        setting,
+        remedy,
+    }
 }
 
 /// Whether anything in the spec may need the policy, the CDI directories or our own hooks. `false` means that
@@ -245,17 +282,26 @@ pub fn concerns(spec: &Value) -> bool {
 /// A text from the container, quoted and shortened so that it cannot disturb a log or a terminal.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 96;
-    let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
+    let plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
     match text.char_indices().nth(LONGEST) {
         None if plain && !text.is_empty() => text.to_owned(),
         None => format!("{text:?}"),
-        Some((end, _)) => format!("{:?}… ({} bytes)", text.get(..end).unwrap_or_default(), text.len()),
+        Some((end, _)) => format!(
+            "{:?}… ({} bytes)",
+            text.get(..end).unwrap_or_default(),
+            text.len()
+        ),
     }
 }
 
 fn within_limit(value: &str, source: &Source) -> Result<(), RequestError> {
     match value.len() {
-        bytes if bytes > MAX_VALUE => Err(RequestError::TooLong { origin: source.clone(), bytes }),
+        bytes if bytes > MAX_VALUE => Err(RequestError::TooLong {
+            origin: source.clone(),
+            bytes,
+        }),
         _ => Ok(()),
     }
 }

@@ -11,11 +11,46 @@ use crate::sys::tail::{self, CapabilitySets};
 
 /// Names by number, `<linux/capability.h>`.
 const NAMES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
@@ -77,11 +112,19 @@ impl Sets {
     }
 
     fn process_sets(&self) -> CapabilitySets {
-        CapabilitySets { effective: self.effective, permitted: self.permitted, inheritable: self.inheritable }
+        CapabilitySets {
+            effective: self.effective,
+            permitted: self.permitted,
+            inheritable: self.inheritable,
+        }
     }
 }
 
-fn bits(list: Option<&Value>, set: &'static str, unknown: &mut Vec<String>) -> Result<u64, CapabilityError> {
+fn bits(
+    list: Option<&Value>,
+    set: &'static str,
+    unknown: &mut Vec<String>,
+) -> Result<u64, CapabilityError> {
     let entries = match list {
         None | Some(Value::Null) => return Ok(0),
         Some(Value::Array(entries)) => entries,
@@ -89,8 +132,14 @@ fn bits(list: Option<&Value>, set: &'static str, unknown: &mut Vec<String>) -> R
     };
     let mut all = 0;
     for entry in entries {
-        let name = entry.as_str().ok_or(CapabilityError::Invalid(set))?.to_ascii_uppercase();
-        match NAMES.iter().position(|known| *known == name.strip_prefix("CAP_").unwrap_or(&name)) {
+        let name = entry
+            .as_str()
+            .ok_or(CapabilityError::Invalid(set))?
+            .to_ascii_uppercase();
+        match NAMES
+            .iter()
+            .position(|known| *known == name.strip_prefix("CAP_").unwrap_or(&name))
+        {
             Some(number) => all |= 1 << number,
             None => unknown.push(name),
         }
@@ -122,7 +171,10 @@ pub fn drop_bounding(sets: &Sets) -> io::Result<()> {
 /// As `man 2 capset`.
 pub fn raise_effective() -> io::Result<()> {
     let have = tail::capabilities()?;
-    tail::set_capabilities(CapabilitySets { effective: have.permitted, ..have })
+    tail::set_capabilities(CapabilitySets {
+        effective: have.permitted,
+        ..have
+    })
 }
 
 /// Sets effective, permitted, inheritable and ambient, and reads them back.
@@ -145,7 +197,11 @@ pub fn apply(sets: &Sets) -> Result<(), CapabilityError> {
         drop(tail::ambient_raise(number));
     }
     let have = tail::capabilities().map_err(refused("read capabilities"))?;
-    if have == want { Ok(()) } else { Err(CapabilityError::Mismatch { have, want }) }
+    if have == want {
+        Ok(())
+    } else {
+        Err(CapabilityError::Mismatch { have, want })
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +213,10 @@ mod tests {
     #[test]
     fn absent_means_none() {
         assert_eq!(Sets::from_spec(None).unwrap(), Sets::default());
-        assert_eq!(Sets::from_spec(Some(&json!({"bounding": null}))).unwrap(), Sets::default());
+        assert_eq!(
+            Sets::from_spec(Some(&json!({"bounding": null}))).unwrap(),
+            Sets::default()
+        );
     }
 
     #[test]

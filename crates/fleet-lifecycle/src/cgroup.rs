@@ -45,7 +45,9 @@ pub enum CgroupError {
     #[error("{0}")]
     Invalid(String),
     /// Somebody else's processes are in it.
-    #[error("cgroup `{0}` is not empty: other processes use it; hint: give the container a `linux.cgroupsPath` of its own")]
+    #[error(
+        "cgroup `{0}` is not empty: other processes use it; hint: give the container a `linux.cgroupsPath` of its own"
+    )]
     Busy(String),
     /// A file of the cgroup could not be read or written.
     #[error("{op} `{}`: {}", .path.display(), crate::error::errno_text(.source))]
@@ -111,11 +113,18 @@ impl Cgroup {
 
     fn leaves(&self) -> Result<Vec<(Hierarchy, PathBuf)>> {
         let all = hierarchy::all(self.version)?;
-        Ok(all.into_iter().map(|h| (h.clone(), h.leaf(&self.path))).collect())
+        Ok(all
+            .into_iter()
+            .map(|h| (h.clone(), h.leaf(&self.path)))
+            .collect())
     }
 
     fn leaf(&self, controller: &str) -> Result<Option<PathBuf>> {
-        Ok(self.leaves()?.into_iter().find(|(h, _)| h.has(controller)).map(|(_, leaf)| leaf))
+        Ok(self
+            .leaves()?
+            .into_iter()
+            .find(|(h, _)| h.has(controller))
+            .map(|(_, leaf)| leaf))
     }
 
     /// Makes the cgroup in every hierarchy. Where we may not, a rootless container goes without.
@@ -173,10 +182,16 @@ impl Cgroup {
                 None => Ok(()),
             },
             Version::V2 => {
-                let leaf = hierarchy::all(Version::V2)?.first().map(|h| h.leaf(&self.path)).unwrap_or_default();
+                let leaf = hierarchy::all(Version::V2)?
+                    .first()
+                    .map(|h| h.leaf(&self.path))
+                    .unwrap_or_default();
                 match ebpf::attach(&leaf, &rules) {
                     Err(err) if rootless && denied(&err) => Ok(()),
-                    other => other.map_err(|source| CgroupError::Devices { path: self.path.clone(), source }),
+                    other => other.map_err(|source| CgroupError::Devices {
+                        path: self.path.clone(),
+                        source,
+                    }),
                 }
             }
         }
@@ -188,8 +203,16 @@ impl Cgroup {
     /// As [`Cgroup::apply`]; a container without a cgroup of its own has no limits to change.
     pub fn update(&self, resources: &Value) -> Result<()> {
         if !self.made {
-            let asked = resources.as_object().is_some_and(|all| all.values().any(|v| !v.is_null()));
-            return if asked { Err(CgroupError::Invalid("the container has no cgroup of its own: there is nothing to limit".to_owned())) } else { Ok(()) };
+            let asked = resources
+                .as_object()
+                .is_some_and(|all| all.values().any(|v| !v.is_null()));
+            return if asked {
+                Err(CgroupError::Invalid(
+                    "the container has no cgroup of its own: there is nothing to limit".to_owned(),
+                ))
+            } else {
+                Ok(())
+            };
         }
         self.apply(resources)?;
         match resources.get("devices").and_then(Value::as_array) {
@@ -206,7 +229,9 @@ impl Cgroup {
             return self.path.clone();
         }
         let below = hierarchy::own_path(&format!("/proc/{init}/cgroup"), "");
-        below.filter(|path| Path::new(path).starts_with(&self.path)).unwrap_or_else(|| self.path.clone())
+        below
+            .filter(|path| Path::new(path).starts_with(&self.path))
+            .unwrap_or_else(|| self.path.clone())
     }
 
     /// Pids of all processes, nested cgroups included.
@@ -233,7 +258,10 @@ impl Cgroup {
             return Ok(());
         }
         if signal == libc::SIGKILL && self.version == Version::V2 {
-            let leaf = hierarchy::all(Version::V2)?.first().map(|h| h.leaf(&self.path)).unwrap_or_default();
+            let leaf = hierarchy::all(Version::V2)?
+                .first()
+                .map(|h| h.leaf(&self.path))
+                .unwrap_or_default();
             if fs::write(leaf.join("cgroup.kill"), "1").is_ok() {
                 return Ok(());
             }
@@ -241,7 +269,10 @@ impl Cgroup {
         // A frozen process takes its signal only once thawed; freezing first keeps forks from escaping the list.
         let was_frozen = self.is_frozen().unwrap_or(false);
         let froze = was_frozen || self.freeze().is_ok();
-        let sent = self.processes().map(|pids| pids.into_iter().for_each(|pid| processes::signal(pid, signal)));
+        let sent = self.processes().map(|pids| {
+            pids.into_iter()
+                .for_each(|pid| processes::signal(pid, signal))
+        });
         if froze && (!was_frozen || signal == libc::SIGKILL) {
             drop(self.thaw());
         }
@@ -267,13 +298,19 @@ impl Cgroup {
     fn freezer(&self) -> Result<Option<PathBuf>> {
         Ok(match self.version {
             Version::V1 => self.leaf("freezer")?.map(|leaf| leaf.join("freezer.state")),
-            Version::V2 => self.leaves()?.into_iter().next().map(|(_, leaf)| leaf.join("cgroup.freeze")),
+            Version::V2 => self
+                .leaves()?
+                .into_iter()
+                .next()
+                .map(|(_, leaf)| leaf.join("cgroup.freeze")),
         })
     }
 
     fn set_frozen(&self, frozen: bool) -> Result<()> {
         let Some(file) = self.freezer()? else {
-            return Err(CgroupError::Invalid("the machine has no freezer cgroup".to_owned()));
+            return Err(CgroupError::Invalid(
+                "the machine has no freezer cgroup".to_owned(),
+            ));
         };
         let word = match (self.version, frozen) {
             (Version::V1, true) => "FROZEN",
@@ -289,8 +326,18 @@ impl Cgroup {
                 return Ok(());
             }
             if Instant::now() > end {
-                drop(fs::write(&file, if self.version == Version::V1 { "THAWED" } else { "0" }));
-                return Err(CgroupError::Invalid(format!("cgroup `{}` did not freeze within 10 s", self.path)));
+                drop(fs::write(
+                    &file,
+                    if self.version == Version::V1 {
+                        "THAWED"
+                    } else {
+                        "0"
+                    },
+                ));
+                return Err(CgroupError::Invalid(format!(
+                    "cgroup `{}` did not freeze within 10 s",
+                    self.path
+                )));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -304,8 +351,14 @@ impl Cgroup {
         if !self.made {
             return Ok(false);
         }
-        let Some(file) = self.freezer()? else { return Ok(false) };
-        let file = if self.version == Version::V2 { file.with_file_name("cgroup.events") } else { file };
+        let Some(file) = self.freezer()? else {
+            return Ok(false);
+        };
+        let file = if self.version == Version::V2 {
+            file.with_file_name("cgroup.events")
+        } else {
+            file
+        };
         let text = fs::read_to_string(&file).map_err(io_error("read", &file))?;
         Ok(text.trim() == "FROZEN" || text.lines().any(|line| line == "frozen 1"))
     }
@@ -318,7 +371,9 @@ impl Cgroup {
         if !self.made {
             return Ok(());
         }
-        self.leaves()?.iter().try_for_each(|(_, leaf)| processes::remove_tree(leaf))
+        self.leaves()?
+            .iter()
+            .try_for_each(|(_, leaf)| processes::remove_tree(leaf))
     }
 
     /// Statistics in runc's `events --stats` form.
@@ -327,7 +382,9 @@ impl Cgroup {
     /// A container without a cgroup of its own.
     pub fn stats(&self) -> Result<Value> {
         if !self.made {
-            return Err(CgroupError::Invalid("the container has no cgroup of its own: there are no statistics".to_owned()));
+            return Err(CgroupError::Invalid(
+                "the container has no cgroup of its own: there are no statistics".to_owned(),
+            ));
         }
         Ok(stats::collect(self.version, &self.leaves()?))
     }
@@ -337,13 +394,26 @@ impl Cgroup {
     /// # Errors
     /// A file that cannot be read.
     pub fn oom_kills(&self) -> Result<u64> {
-        let Some(leaf) = self.leaf("memory")? else { return Ok(0) };
-        let file = leaf.join(if self.version == Version::V1 { "memory.oom_control" } else { "memory.events" });
+        let Some(leaf) = self.leaf("memory")? else {
+            return Ok(0);
+        };
+        let file = leaf.join(if self.version == Version::V1 {
+            "memory.oom_control"
+        } else {
+            "memory.events"
+        });
         let text = fs::read_to_string(&file).map_err(io_error("read", &file))?;
-        Ok(text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0))
+        Ok(text
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill "))
+            .and_then(|n| n.trim().parse().ok())
+            .unwrap_or(0))
     }
 }
 
 fn denied(err: &io::Error) -> bool {
-    matches!(err.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+    matches!(
+        err.raw_os_error(),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS)
+    )
 }

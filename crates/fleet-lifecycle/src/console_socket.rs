@@ -20,10 +20,15 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
         return Ok(UnixStream::connect(path).op(failed)?.into());
     }
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Error::Invalid(format!("console socket `{}` is not a path of a socket", path.display())));
+        return Err(Error::Invalid(format!(
+            "console socket `{}` is not a path of a socket",
+            path.display()
+        )));
     };
     let directory = File::open(parent).op(failed)?;
-    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    let short = Path::new("/proc/self/fd")
+        .join(directory.as_raw_fd().to_string())
+        .join(name);
     Ok(UnixStream::connect(short).op(failed)?.into())
 }
 
@@ -42,7 +47,12 @@ mod tests {
         let short = format!("/proc/self/fd/{}/s", handle.as_raw_fd());
         let _listener = UnixListener::bind(short).unwrap();
         connect(&dir.join("s")).unwrap();
-        assert!(connect(&dir.join("none")).unwrap_err().to_string().contains("console socket"));
+        assert!(
+            connect(&dir.join("none"))
+                .unwrap_err()
+                .to_string()
+                .contains("console socket")
+        );
         std::fs::remove_dir_all(base).unwrap();
     }
 }

@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, mkdirat, mknodat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
@@ -42,18 +44,36 @@ pub enum CopyError {
 ///
 /// # Errors
 /// [`CopyError`] with the file.
-pub fn copy_tree(source: BorrowedFd<'_>, target: BorrowedFd<'_>, limit: u64) -> Result<(), CopyError> {
+pub fn copy_tree(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    limit: u64,
+) -> Result<(), CopyError> {
     let mut left = limit;
     copy_directory(source, target, &mut left, limit, 0)
 }
 
-fn copy_directory(source: BorrowedFd<'_>, target: BorrowedFd<'_>, left: &mut u64, limit: u64, depth: usize) -> Result<(), CopyError> {
+fn copy_directory(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    left: &mut u64,
+    limit: u64,
+    depth: usize,
+) -> Result<(), CopyError> {
     if depth > MAX_DEPTH {
         return Err(CopyError::TooDeep);
     }
-    let failed = |errno: nix::Error| CopyError::Io { name: ".".to_owned(), source: errno.into() };
-    let mut dir = Dir::openat(Some(source.as_raw_fd()), ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(failed)?;
+    let failed = |errno: nix::Error| CopyError::Io {
+        name: ".".to_owned(),
+        source: errno.into(),
+    };
+    let mut dir = Dir::openat(
+        Some(source.as_raw_fd()),
+        ".",
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(failed)?;
     for entry in dir.iter() {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
@@ -64,9 +84,19 @@ fn copy_directory(source: BorrowedFd<'_>, target: BorrowedFd<'_>, left: &mut u64
     Ok(())
 }
 
-fn copy_entry(source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &CStr, left: &mut u64, limit: u64, depth: usize) -> Result<(), CopyError> {
+fn copy_entry(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    name: &CStr,
+    left: &mut u64,
+    limit: u64,
+    depth: usize,
+) -> Result<(), CopyError> {
     let shown = || name.to_string_lossy().into_owned();
-    let failed = |errno: nix::Error| CopyError::Io { name: shown(), source: errno.into() };
+    let failed = |errno: nix::Error| CopyError::Io {
+        name: shown(),
+        source: errno.into(),
+    };
     let (from, to) = (source.as_raw_fd(), target.as_raw_fd());
     let stat = fstatat(Some(from), name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
     let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
@@ -74,7 +104,8 @@ fn copy_entry(source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &CStr, left:
     match kind {
         SFlag::S_IFDIR => {
             mkdirat(Some(to), name, Mode::S_IRWXU).map_err(failed)?;
-            let inner_from = open(from, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;
+            let inner_from =
+                open(from, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;
             let inner_to = open(to, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;
             copy_directory(inner_from.as_fd(), inner_to.as_fd(), left, limit, depth + 1)?;
         }
@@ -91,16 +122,28 @@ fn copy_entry(source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &CStr, left:
 }
 
 fn open(dir: i32, name: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
-    let fd = openat(Some(dir), name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    let fd = openat(
+        Some(dir),
+        name,
+        flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
     Ok(adopt(fd).into())
 }
 
 fn copy_file(from: i32, to: i32, name: &CStr, left: &mut u64, limit: u64) -> Result<(), CopyError> {
-    let failed = |source: io::Error| CopyError::Io { name: name.to_string_lossy().into_owned(), source };
+    let failed = |source: io::Error| CopyError::Io {
+        name: name.to_string_lossy().into_owned(),
+        source,
+    };
     // O_NONBLOCK: a file exchanged for a FIFO must not stop us.
-    let mut source = File::from(open(from, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_err(|e| failed(e.into()))?);
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fd = openat(Some(to), name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| failed(e.into()))?;
+    let mut source = File::from(
+        open(from, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_err(|e| failed(e.into()))?,
+    );
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fd = openat(Some(to), name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        .map_err(|e| failed(e.into()))?;
     let mut target = adopt(fd);
     let mut bounded = io::Read::take(&mut source, *left + 1);
     let copied = io::copy(&mut bounded, &mut target).map_err(failed)?;
@@ -109,21 +152,48 @@ fn copy_file(from: i32, to: i32, name: &CStr, left: &mut u64, limit: u64) -> Res
 }
 
 fn dress(dir: i32, name: &CStr, stat: &FileStat, kind: SFlag, mode: Mode) -> nix::Result<()> {
-    let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-    match fchownat(Some(dir), name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW) {
+    let owner = (
+        Some(Uid::from_raw(stat.st_uid)),
+        Some(Gid::from_raw(stat.st_gid)),
+    );
+    match fchownat(
+        Some(dir),
+        name,
+        owner.0,
+        owner.1,
+        AtFlags::AT_SYMLINK_NOFOLLOW,
+    ) {
         // In a user namespace some owners are not mapped.
         Ok(()) | Err(nix::Error::EINVAL | nix::Error::EPERM) => {}
         Err(errno) => return Err(errno),
     }
     if kind == SFlag::S_IFREG || kind == SFlag::S_IFDIR {
-        let flags = if kind == SFlag::S_IFDIR { OFlag::O_RDONLY | OFlag::O_DIRECTORY } else { OFlag::O_RDONLY };
+        let flags = if kind == SFlag::S_IFDIR {
+            OFlag::O_RDONLY | OFlag::O_DIRECTORY
+        } else {
+            OFlag::O_RDONLY
+        };
         let file = open(dir, name, flags)?;
         fchmod(file.as_raw_fd(), mode)?;
     } else if kind == SFlag::S_IFIFO {
-        fchmodat(Some(dir), name, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+        fchmodat(
+            Some(dir),
+            name,
+            mode,
+            nix::sys::stat::FchmodatFlags::FollowSymlink,
+        )?;
     }
-    let (read, write) = (TimeSpec::new(stat.st_atime, stat.st_atime_nsec), TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec));
-    utimensat(Some(dir), name, &read, &write, UtimensatFlags::NoFollowSymlink)
+    let (read, write) = (
+        TimeSpec::new(stat.st_atime, stat.st_atime_nsec),
+        TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec),
+    );
+    utimensat(
+        Some(dir),
+        name,
+        &read,
+        &write,
+        UtimensatFlags::NoFollowSymlink,
+    )
 }
 
 #[cfg(test)]
@@ -138,7 +208,10 @@ mod tests {
         let base = std::env::temp_dir().join(format!("fleet-copyup-{name}-{}", std::process::id()));
         fs::create_dir_all(base.join("from/sub")).unwrap();
         fs::create_dir_all(base.join("to")).unwrap();
-        let (from, to) = (File::open(base.join("from")).unwrap(), File::open(base.join("to")).unwrap());
+        let (from, to) = (
+            File::open(base.join("from")).unwrap(),
+            File::open(base.join("to")).unwrap(),
+        );
         (base, from, to)
     }
 
@@ -146,15 +219,25 @@ mod tests {
     fn content_modes_links_and_times() {
         let (base, from, to) = dirs("all");
         fs::write(base.join("from/sub/file"), "text").unwrap();
-        fs::set_permissions(base.join("from/sub/file"), fs::Permissions::from_mode(0o4751)).unwrap();
+        fs::set_permissions(
+            base.join("from/sub/file"),
+            fs::Permissions::from_mode(0o4751),
+        )
+        .unwrap();
         fs::set_permissions(base.join("from/sub"), fs::Permissions::from_mode(0o1777)).unwrap();
         symlink("/etc/passwd", base.join("from/link")).unwrap();
         copy_tree(from.as_fd(), to.as_fd(), 100).unwrap();
         let meta = |path: &str| fs::symlink_metadata(base.join(path)).unwrap();
-        assert_eq!(fs::read_to_string(base.join("to/sub/file")).unwrap(), "text");
+        assert_eq!(
+            fs::read_to_string(base.join("to/sub/file")).unwrap(),
+            "text"
+        );
         assert_eq!(meta("to/sub/file").mode() & 0o7777, 0o4751);
         assert_eq!(meta("to/sub").mode() & 0o7777, 0o1777);
-        assert_eq!(fs::read_link(base.join("to/link")).unwrap(), PathBuf::from("/etc/passwd"));
+        assert_eq!(
+            fs::read_link(base.join("to/link")).unwrap(),
+            PathBuf::from("/etc/passwd")
+        );
         assert_eq!(meta("to/sub/file").mtime(), meta("from/sub/file").mtime());
         fs::remove_dir_all(base).unwrap();
     }
@@ -164,7 +247,9 @@ mod tests {
         let (base, from, to) = dirs("size");
         fs::write(base.join("from/a"), [0; 60]).unwrap();
         fs::write(base.join("from/b"), [0; 60]).unwrap();
-        let err = copy_tree(from.as_fd(), to.as_fd(), 100).unwrap_err().to_string();
+        let err = copy_tree(from.as_fd(), to.as_fd(), 100)
+            .unwrap_err()
+            .to_string();
         assert!(err.contains("more than 100 bytes"), "{err}");
         fs::remove_dir_all(base).unwrap();
     }

@@ -77,7 +77,10 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container> {
         rootless: request.who.rootless(),
     })?;
     let dir = request.root.reserve(request.id)?;
-    let mut container = Container { dir, record: record(&request, &rootfs, group.clone()) };
+    let mut container = Container {
+        dir,
+        record: record(&request, &rootfs, group.clone()),
+    };
     let accounted = account(&request, &mut group);
     // What was made is known before any failure is handled.
     container.record.cgroup = group;
@@ -97,10 +100,15 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container> {
 
 fn record(request: &CreateRequest<'_>, rootfs: &Path, group: Cgroup) -> Record {
     let annotations = request.spec.get("annotations").and_then(Value::as_object);
-    let annotations = annotations.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())));
+    let annotations = annotations
+        .into_iter()
+        .flatten()
+        .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())));
     Record {
         version: 1,
-        oci_version: spec::text(&request.spec, "/ociVersion").unwrap_or_default().to_owned(),
+        oci_version: spec::text(&request.spec, "/ociVersion")
+            .unwrap_or_default()
+            .to_owned(),
         id: request.id.to_owned(),
         bundle: request.bundle.to_path_buf(),
         rootfs: rootfs.to_path_buf(),
@@ -114,13 +122,24 @@ fn record(request: &CreateRequest<'_>, rootfs: &Path, group: Cgroup) -> Record {
 }
 
 fn owner(uid: u32) -> String {
-    if uid == 0 { "root".to_owned() } else { uid.to_string() }
+    if uid == 0 {
+        "root".to_owned()
+    } else {
+        uid.to_string()
+    }
 }
 
 fn check_terminal(request: &CreateRequest<'_>) -> Result<()> {
-    match (spec::flag(&request.spec, "/process/terminal"), request.console.is_some()) {
-        (true, false) => Err(Error::Invalid("`process.terminal` is true: use `--console-socket` to receive the terminal".to_owned())),
-        (false, true) => Err(Error::Invalid("`--console-socket` was given but `process.terminal` is false".to_owned())),
+    match (
+        spec::flag(&request.spec, "/process/terminal"),
+        request.console.is_some(),
+    ) {
+        (true, false) => Err(Error::Invalid(
+            "`process.terminal` is true: use `--console-socket` to receive the terminal".to_owned(),
+        )),
+        (false, true) => Err(Error::Invalid(
+            "`--console-socket` was given but `process.terminal` is false".to_owned(),
+        )),
         _ => Ok(()),
     }
 }
@@ -128,9 +147,13 @@ fn check_terminal(request: &CreateRequest<'_>) -> Result<()> {
 /// As runc: each descriptor that is to be kept must exist, which also keeps ours out of that range.
 pub(crate) fn check_preserved(count: u32) -> Result<()> {
     for fd in 3..3 + count.min(1 << 16) {
-        let open = i32::try_from(fd).ok().is_some_and(|fd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).is_ok());
+        let open = i32::try_from(fd)
+            .ok()
+            .is_some_and(|fd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).is_ok());
         if !open {
-            return Err(Error::Invalid(format!("unable to stat preserved-fd {fd} (of {count} fds): it is not open")));
+            return Err(Error::Invalid(format!(
+                "unable to stat preserved-fd {fd} (of {count} fds): it is not open"
+            )));
         }
     }
     Ok(())
@@ -143,7 +166,11 @@ fn check_dev(rootfs: &Path) -> Result<()> {
         Ok(meta) if !meta.is_dir() => Err(Error::Invalid(format!(
             "`/dev` of the root file system `{}` is not a directory but {}: refused; hint: rebuild the image with a plain /dev",
             rootfs.display(),
-            if meta.file_type().is_symlink() { "a symbolic link" } else { "a file" }
+            if meta.file_type().is_symlink() {
+                "a symbolic link"
+            } else {
+                "a file"
+            }
         ))),
         _ => Ok(()),
     }
@@ -156,7 +183,11 @@ fn account(request: &CreateRequest<'_>, group: &mut Cgroup) -> Result<()> {
         return Ok(());
     }
     let none = json!({});
-    let resources = request.spec.pointer("/linux/resources").filter(|r| r.is_object()).unwrap_or(&none);
+    let resources = request
+        .spec
+        .pointer("/linux/resources")
+        .filter(|r| r.is_object())
+        .unwrap_or(&none);
     group.apply(resources)?;
     group.apply_devices(spec::list(resources, "/devices"), request.who.rootless())?;
     Ok(())
@@ -164,10 +195,16 @@ fn account(request: &CreateRequest<'_>, group: &mut Cgroup) -> Result<()> {
 
 fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) -> Result<()> {
     let root = File::open(rootfs).op(|| format!("open root file system `{}`", rootfs.display()))?;
-    let in_user_namespace =
-        request.who.in_user_namespace || request.who.euid != 0 || spec::namespace(&request.spec, "user") != Namespace::Inherited;
+    let in_user_namespace = request.who.in_user_namespace
+        || request.who.euid != 0
+        || spec::namespace(&request.spec, "user") != Namespace::Inherited;
     let hidden = !container.record.cgroup.writable();
-    let here = view::Circumstances { in_user_namespace, cgroup_hidden: hidden, unified: surroundings::unified(), rootfs: root.as_fd() };
+    let here = view::Circumstances {
+        in_user_namespace,
+        cgroup_hidden: hidden,
+        unified: surroundings::unified(),
+        rootfs: root.as_fd(),
+    };
     let mut view = view::create(&request.spec, here)?;
     let state = container.state_as(Status::Creating);
     let hookpoint = Hookpoint::new(&request.spec, &state)?;
@@ -187,7 +224,11 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
         state_dir: &container.dir,
         view: view.spec,
         rootfs: rootfs.to_path_buf(),
-        cgroup_path: if hidden { surroundings::HIDDEN_CGROUP } else { container.record.cgroup.path() },
+        cgroup_path: if hidden {
+            surroundings::HIDDEN_CGROUP
+        } else {
+            container.record.cgroup.path()
+        },
         socket: NOTIFY_SOCKET,
         preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
         no_pivot: request.no_pivot,
@@ -195,15 +236,21 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
     });
     drop(oom);
     surroundings.restore()?;
-    let pid = launched.map_err(|err| match hookpoint.as_ref().and_then(Hookpoint::failure) {
-        Some(text) => Error::Setup(text),
-        None => err,
-    })?;
+    let pid = launched.map_err(
+        |err| match hookpoint.as_ref().and_then(Hookpoint::failure) {
+            Some(text) => Error::Setup(text),
+            None => err,
+        },
+    )?;
     drop(report);
     container.record.pid = pid;
-    container.record.start_time = pidfd::start_time(pid).op(|| format!("read the start time of process {pid}"))?;
+    container.record.start_time =
+        pidfd::start_time(pid).op(|| format!("read the start time of process {pid}"))?;
     container.save()?;
-    request.pid_file.as_deref().map_or(Ok(()), |path| write_pid(path, pid))
+    request
+        .pid_file
+        .as_deref()
+        .map_or(Ok(()), |path| write_pid(path, pid))
 }
 
 /// No trailing newline: conmon-rs parses the whole file as a number.
@@ -225,14 +272,21 @@ fn enter(
             ("ipc", CloneFlags::CLONE_NEWIPC, "ipc"),
             ("uts", CloneFlags::CLONE_NEWUTS, "uts"),
         ] {
-            let Namespace::Joined(path) = spec::namespace(&request.spec, kind) else { continue };
+            let Namespace::Joined(path) = spec::namespace(&request.spec, kind) else {
+                continue;
+            };
             // One that belongs to the user namespace to be joined can only be entered from inside it.
             if surroundings.join(path, flag, own).is_ok() {
                 remove_namespace(view, kind);
             }
         }
-        let several = ["/linux/uidMappings", "/linux/gidMappings"].iter().any(|key| spec::list(&request.spec, key).len() > 1);
-        if spec::namespace(&request.spec, "user") == Namespace::New && several && request.who.euid == 0 {
+        let several = ["/linux/uidMappings", "/linux/gidMappings"]
+            .iter()
+            .any(|key| spec::list(&request.spec, key).len() > 1);
+        if spec::namespace(&request.spec, "user") == Namespace::New
+            && several
+            && request.who.euid == 0
+        {
             let fd = usermap::create(&request.spec)?;
             let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
             set_namespace_path(view, "user", &path);
@@ -246,7 +300,8 @@ fn enter(
 }
 
 fn namespaces_mut<'a>(view: &'a mut Value) -> Option<&'a mut Vec<Value>> {
-    view.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut)
+    view.pointer_mut("/linux/namespaces")
+        .and_then(Value::as_array_mut)
 }
 
 fn remove_namespace(view: &mut Value, kind: &str) {
@@ -256,7 +311,9 @@ fn remove_namespace(view: &mut Value, kind: &str) {
 }
 
 fn set_namespace_path(view: &mut Value, kind: &str, path: &str) {
-    if let Some(entry) = namespaces_mut(view).and_then(|all| all.iter_mut().find(|ns| ns["type"] == kind)) {
+    if let Some(entry) =
+        namespaces_mut(view).and_then(|all| all.iter_mut().find(|ns| ns["type"] == kind))
+    {
         entry["path"] = json!(path);
     }
 }
@@ -269,10 +326,26 @@ fn tail(
     state: &Value,
 ) -> Result<Tail> {
     let full = &request.spec;
-    let host_path = |path: &str| request.host_paths.get(path).cloned().unwrap_or_else(|| path.to_owned());
-    let devices = Devices::plan(full, host_path, in_user_namespace, layout.own_dev, layout.bound_dev)?;
+    let host_path = |path: &str| {
+        request
+            .host_paths
+            .get(path)
+            .cloned()
+            .unwrap_or_else(|| path.to_owned())
+    };
+    let devices = Devices::plan(
+        full,
+        host_path,
+        in_user_namespace,
+        layout.own_dev,
+        layout.bound_dev,
+    )?;
     let program = program_plan::from_spec(full, &full["process"], Some(&request.root.cache()))?;
-    let console = request.console.as_ref().map(|socket| console(socket, &full["process"], true)).transpose()?;
+    let console = request
+        .console
+        .as_ref()
+        .map(|socket| console(socket, &full["process"], true))
+        .transpose()?;
     Ok(Tail {
         report: Arc::new(SharedText::new().op(|| "map a shared page")?),
         init: Some(Init {
@@ -301,12 +374,18 @@ fn state_with(state: &Value, _: &Container) -> Vec<u8> {
 /// A terminal for `process`, its master sent over `socket`.
 pub(crate) fn console(socket: &OwnedFd, process: &Value, bind: bool) -> Result<Console> {
     let size = |key: &str| {
-        process.pointer(&format!("/consoleSize/{key}")).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok())
+        process
+            .pointer(&format!("/consoleSize/{key}"))
+            .and_then(Value::as_u64)
+            .and_then(|n| u16::try_from(n).ok())
     };
     let size = match (size("height"), size("width")) {
-        (Some(rows), Some(columns)) if rows > 0 && columns > 0 => {
-            Some(process::WindowSize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
-        }
+        (Some(rows), Some(columns)) if rows > 0 && columns > 0 => Some(process::WindowSize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        }),
         _ => None,
     };
     Ok(Console {

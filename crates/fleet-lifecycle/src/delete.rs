@@ -55,7 +55,9 @@ fn reap_children() {
     let any = nix::unistd::Pid::from_raw(-1);
     while Instant::now() < end {
         match nix::sys::wait::waitpid(any, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
-            Ok(nix::sys::wait::WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(nix::sys::wait::WaitStatus::StillAlive) => {
+                std::thread::sleep(Duration::from_millis(1))
+            }
             Ok(_) => {}
             Err(_) => return,
         }
@@ -64,7 +66,10 @@ fn reap_children() {
 
 /// Kills the first process and everything in the cgroup, and waits for the former.
 fn end(container: &Container) {
-    let process = container.alive().then(|| PidFd::open(container.record.pid).ok()).flatten();
+    let process = container
+        .alive()
+        .then(|| PidFd::open(container.record.pid).ok())
+        .flatten();
     if container.record.cgroup.writable() {
         drop(container.record.cgroup.kill_all(libc::SIGKILL));
     }
@@ -73,7 +78,10 @@ fn end(container: &Container) {
         drop(process.wait_exit(Some(PATIENCE)));
         // When it is our own child, nobody else reaps it.
         let pid = nix::unistd::Pid::from_raw(container.record.pid);
-        drop(nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG)));
+        drop(nix::sys::wait::waitpid(
+            pid,
+            Some(nix::sys::wait::WaitPidFlag::WNOHANG),
+        ));
     }
 }
 
@@ -82,7 +90,10 @@ fn poststop(container: &Container) {
     let Ok(spec) = container.spec() else { return };
     let state = container.state_as(Status::Stopped).to_string();
     for hook in spec::list(&spec, "/hooks/poststop") {
-        let env = HookEnv { cwd: Some(container.record.bundle.clone()), ..HookEnv::default() };
+        let env = HookEnv {
+            cwd: Some(container.record.bundle.clone()),
+            ..HookEnv::default()
+        };
         if let Err(err) = hooks::run("poststop", hook, state.as_bytes(), &env) {
             tracing::warn!("{err}");
         }
@@ -93,7 +104,10 @@ fn remove_dir(container: &Container) -> Result<()> {
     match fs::remove_dir_all(&container.dir) {
         Ok(()) => Ok(()),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::Io { op: format!("remove `{}`", container.dir.display()), source }),
+        Err(source) => Err(Error::Io {
+            op: format!("remove `{}`", container.dir.display()),
+            source,
+        }),
     }
 }
 
@@ -103,6 +117,9 @@ fn remove_unfinished(root: &StateRoot, id: &str) -> Result<()> {
     match fs::remove_dir_all(&dir) {
         Ok(()) => Ok(()),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::Io { op: format!("remove `{}`", dir.display()), source }),
+        Err(source) => Err(Error::Io {
+            op: format!("remove `{}`", dir.display()),
+            source,
+        }),
     }
 }

@@ -62,10 +62,23 @@ pub struct Launch<'a> {
 pub fn create(launch: Launch<'_>) -> Result<i32> {
     let spec = typed(&launch.view)?;
     // Only needed to hand hooks an OCI state; without hooks the library never looks at it.
-    let container = Container::new(launch.id, ContainerStatus::Creating, None, launch.bundle, launch.state_dir)
-        .map_err(|err| Error::Setup(err.to_string()))?;
-    let user_namespace = UserNamespaceConfig::new(&spec).map_err(|err| Error::Invalid(format!("user namespace: {err}")))?;
-    drive(launch, spec, ContainerType::InitContainer, Some(container), user_namespace)
+    let container = Container::new(
+        launch.id,
+        ContainerStatus::Creating,
+        None,
+        launch.bundle,
+        launch.state_dir,
+    )
+    .map_err(|err| Error::Setup(err.to_string()))?;
+    let user_namespace = UserNamespaceConfig::new(&spec)
+        .map_err(|err| Error::Invalid(format!("user namespace: {err}")))?;
+    drive(
+        launch,
+        spec,
+        ContainerType::InitContainer,
+        Some(container),
+        user_namespace,
+    )
 }
 
 /// Makes one more process in a container and lets it run; returns its pid once its program was executed.
@@ -75,7 +88,9 @@ pub fn create(launch: Launch<'_>) -> Result<i32> {
 pub fn join(launch: Launch<'_>) -> Result<i32> {
     let spec = typed(&launch.view)?;
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).op(|| "pipe")?;
-    let kind = ContainerType::TenantContainer { exec_notify_fd: writer.as_raw_fd() };
+    let kind = ContainerType::TenantContainer {
+        exec_notify_fd: writer.as_raw_fd(),
+    };
     let socket = launch.state_dir.join(launch.socket);
     let report = Arc::clone(&launch.tail.report);
     let pid = drive(launch, spec, kind, None, None)?;
@@ -90,7 +105,8 @@ pub fn join(launch: Launch<'_>) -> Result<i32> {
 /// The pipe closes when the program is executed; anything written to it before is the reason why it was not.
 fn wait_for_program(reader: OwnedFd, report: &SharedText) -> Result<()> {
     let mut message = String::new();
-    std::io::Read::read_to_string(&mut std::fs::File::from(reader), &mut message).op(|| "read from the new process")?;
+    std::io::Read::read_to_string(&mut std::fs::File::from(reader), &mut message)
+        .op(|| "read from the new process")?;
     match report.load() {
         Some(cause) => Err(Error::Setup(cause)),
         None if message.is_empty() => Ok(()),
@@ -103,14 +119,17 @@ fn wait_for_program(reader: OwnedFd, report: &SharedText) -> Result<()> {
 /// # Errors
 /// [`Error::Setup`] when nobody waits there.
 pub fn release(socket: &Path) -> Result<()> {
-    NotifySocket::new(socket).notify_container_start().map_err(|err| match std::error::Error::source(&err) {
-        Some(cause) => Error::Setup(format!("{err}: {cause}")),
-        None => Error::Setup(err.to_string()),
-    })
+    NotifySocket::new(socket).notify_container_start().map_err(
+        |err| match std::error::Error::source(&err) {
+            Some(cause) => Error::Setup(format!("{err}: {cause}")),
+            None => Error::Setup(err.to_string()),
+        },
+    )
 }
 
 fn typed(view: &Value) -> Result<Spec> {
-    serde_json::from_value(view.clone()).map_err(|err| Error::Invalid(format!("the spec cannot be run: {err}")))
+    serde_json::from_value(view.clone())
+        .map_err(|err| Error::Invalid(format!("the spec cannot be run: {err}")))
 }
 
 fn drive(
@@ -121,7 +140,8 @@ fn drive(
     user_ns_config: Option<UserNamespaceConfig>,
 ) -> Result<i32> {
     let socket = launch.state_dir.join(launch.socket);
-    let notify_listener = NotifyListener::new(&socket).map_err(|err| Error::Setup(err.to_string()))?;
+    let notify_listener =
+        NotifyListener::new(&socket).map_err(|err| Error::Setup(err.to_string()))?;
     let _capture = capture::install(Arc::clone(&launch.tail.report));
     let executor: Box<dyn Executor> = Box::new(TailExecutor::new(Rc::clone(&launch.tail)));
     let args = ContainerArgs {

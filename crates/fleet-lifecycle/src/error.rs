@@ -75,12 +75,18 @@ pub trait Context<T> {
 
 impl<T> Context<T> for std::result::Result<T, io::Error> {
     fn op<S: Into<String>>(self, op: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|source| Error::Io { op: op().into(), source })
+        self.map_err(|source| Error::Io {
+            op: op().into(),
+            source,
+        })
     }
 }
 
 impl<T> Context<T> for std::result::Result<T, nix::errno::Errno> {
     fn op<S: Into<String>>(self, op: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|errno| Error::Io { op: op().into(), source: io::Error::from(errno) })
+        self.map_err(|errno| Error::Io {
+            op: op().into(),
+            source: io::Error::from(errno),
+        })
     }
 }

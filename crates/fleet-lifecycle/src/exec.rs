@@ -66,12 +66,18 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
     spec::check_process(&json!({"process": request.process}), "/process")?;
     create::check_preserved(request.preserve_fds)?;
     let open = namespaces(container.record.pid, &full)?;
-    let entries = open.iter().map(|(kind, fd)| json!({"type": kind, "path": format!("/proc/self/fd/{}", fd.as_raw_fd())}));
+    let entries = open.iter().map(
+        |(kind, fd)| json!({"type": kind, "path": format!("/proc/self/fd/{}", fd.as_raw_fd())}),
+    );
     let view = view::join(&full, &request.process, entries.collect());
     let tail = Tail {
         report: Arc::new(SharedText::new().op(|| "map a shared page")?),
         init: None,
-        console: request.console.as_ref().map(|socket| create::console(socket, &request.process, false)).transpose()?,
+        console: request
+            .console
+            .as_ref()
+            .map(|socket| create::console(socket, &request.process, false))
+            .transpose()?,
         program: program_plan::from_spec(&full, &request.process, Some(&request.root.cache()))?,
         resolved: std::cell::RefCell::default(),
     };
@@ -98,7 +104,10 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
     drop(oom);
     surroundings.restore()?;
     let pid = launched?;
-    request.pid_file.as_deref().map_or(Ok(()), |path: &Path| create::write_pid(path, pid))?;
+    request
+        .pid_file
+        .as_deref()
+        .map_or(Ok(()), |path: &Path| create::write_pid(path, pid))?;
     Ok(pid)
 }
 
@@ -125,8 +134,11 @@ fn namespaces(pid: i32, full: &Value) -> Result<Vec<(&'static str, File)>> {
         }
         let path = format!("/proc/{pid}/ns/{file}");
         let theirs = File::open(&path).op(|| format!("open namespace `{path}`"))?;
-        let ours = std::fs::metadata(format!("/proc/self/ns/{file}")).op(|| format!("stat own {kind} namespace"))?;
-        let meta = theirs.metadata().op(|| format!("stat namespace `{path}`"))?;
+        let ours = std::fs::metadata(format!("/proc/self/ns/{file}"))
+            .op(|| format!("stat own {kind} namespace"))?;
+        let meta = theirs
+            .metadata()
+            .op(|| format!("stat namespace `{path}`"))?;
         // Joining the user namespace one is in already is an error (`man 2 setns`).
         if (meta.st_dev(), meta.st_ino()) != (ours.st_dev(), ours.st_ino()) {
             open.push((kind, theirs));
@@ -138,16 +150,22 @@ fn namespaces(pid: i32, full: &Value) -> Result<Vec<(&'static str, File)>> {
 fn cgroup_target(container: &Container, sub: Option<&str>, hidden: bool) -> Result<String> {
     if hidden {
         return match sub {
-            Some(_) => Err(Error::Invalid("`--cgroup` needs a container with a cgroup of its own".to_owned())),
+            Some(_) => Err(Error::Invalid(
+                "`--cgroup` needs a container with a cgroup of its own".to_owned(),
+            )),
             None => Ok(surroundings::HIDDEN_CGROUP.to_owned()),
         };
     }
     let base = container.record.cgroup.exec_target(container.record.pid);
     match sub {
         None => Ok(base),
-        Some(sub) if sub.contains("..") || sub.contains(':') => {
-            Err(Error::Invalid(format!("`--cgroup {sub}` does not name a cgroup below the container's own")))
-        }
-        Some(sub) => Ok(format!("{}/{}", container.record.cgroup.path().trim_end_matches('/'), sub.trim_start_matches('/'))),
+        Some(sub) if sub.contains("..") || sub.contains(':') => Err(Error::Invalid(format!(
+            "`--cgroup {sub}` does not name a cgroup below the container's own"
+        ))),
+        Some(sub) => Ok(format!(
+            "{}/{}",
+            container.record.cgroup.path().trim_end_matches('/'),
+            sub.trim_start_matches('/')
+        )),
     }
 }

@@ -28,7 +28,13 @@ pub struct Relay {
 /// As `man 2 socketpair`.
 pub fn console_pair() -> Result<(OwnedFd, OwnedFd)> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-    socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).op(|| "make a socket pair")
+    socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .op(|| "make a socket pair")
 }
 
 impl Relay {
@@ -40,13 +46,22 @@ impl Relay {
         let mut text = [0_u8; 64];
         let mut slices = [io::IoSliceMut::new(&mut text)];
         let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
-            .op(|| "receive the terminal")?;
-        let fd = message.cmsgs().op(|| "receive the terminal")?.find_map(|cmsg| match cmsg {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        });
-        let master = adopt(fd.ok_or_else(|| Error::Setup("the container sent no terminal".to_owned()))?);
+        let message = recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut slices,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )
+        .op(|| "receive the terminal")?;
+        let fd = message
+            .cmsgs()
+            .op(|| "receive the terminal")?
+            .find_map(|cmsg| match cmsg {
+                ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+                _ => None,
+            });
+        let master =
+            adopt(fd.ok_or_else(|| Error::Setup("the container sent no terminal".to_owned()))?);
         let saved = tcgetattr(io::stdin()).ok();
         if let Some(before) = &saved {
             let mut raw = before.clone();
@@ -85,11 +100,20 @@ impl Signals {
     /// As `man 2 signalfd`.
     pub fn hold() -> Result<Self> {
         let mut set = SigSet::all();
-        for kept in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGTRAP] {
+        for kept in [
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGILL,
+            Signal::SIGFPE,
+            Signal::SIGABRT,
+            Signal::SIGTRAP,
+        ] {
             set.remove(kept);
         }
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).op(|| "block signals")?;
-        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self).op(|| "make a signal descriptor")
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map(Self)
+            .op(|| "make a signal descriptor")
     }
 }
 
@@ -102,7 +126,13 @@ pub fn wait(pid: i32, mut signals: Signals, mut relay: Option<Relay>) -> Result<
     let mut stdin_open = relay.is_some();
     let mut master_open = relay.is_some();
     loop {
-        let ready = poll_once(&process, &signals.0, relay.as_ref(), stdin_open, master_open)?;
+        let ready = poll_once(
+            &process,
+            &signals.0,
+            relay.as_ref(),
+            stdin_open,
+            master_open,
+        )?;
         if ready.signals {
             forward(&process, &mut signals.0, relay.as_ref());
         }
@@ -119,10 +149,14 @@ pub fn wait(pid: i32, mut signals: Signals, mut relay: Option<Relay>) -> Result<
             break;
         }
     }
-    match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::empty())).op(|| format!("wait for process {pid}"))? {
+    match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::empty()))
+        .op(|| format!("wait for process {pid}"))?
+    {
         WaitStatus::Exited(_, code) => Ok(code),
         WaitStatus::Signaled(_, signal, _) => Ok(128 + signal as i32),
-        other => Err(Error::Setup(format!("process {pid} ended in an unknown way: {other:?}"))),
+        other => Err(Error::Setup(format!(
+            "process {pid} ended in an unknown way: {other:?}"
+        ))),
     }
 }
 
@@ -133,9 +167,18 @@ struct Ready {
     master: bool,
 }
 
-fn poll_once(process: &PidFd, signals: &SignalFd, relay: Option<&Relay>, stdin: bool, master: bool) -> Result<Ready> {
+fn poll_once(
+    process: &PidFd,
+    signals: &SignalFd,
+    relay: Option<&Relay>,
+    stdin: bool,
+    master: bool,
+) -> Result<Ready> {
     let input = io::stdin();
-    let mut fds = vec![PollFd::new(process.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    let mut fds = vec![
+        PollFd::new(process.as_fd(), PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+    ];
     let mut stdin_at = None;
     let mut master_at = None;
     if stdin {
@@ -163,7 +206,9 @@ fn poll_once(process: &PidFd, signals: &SignalFd, relay: Option<&Relay>, stdin: 
 
 fn forward(process: &PidFd, signals: &mut SignalFd, relay: Option<&Relay>) {
     while let Ok(Some(info)) = signals.read_signal() {
-        let Ok(number) = i32::try_from(info.ssi_signo) else { continue };
+        let Ok(number) = i32::try_from(info.ssi_signo) else {
+            continue;
+        };
         match number {
             libc::SIGCHLD => {}
             libc::SIGWINCH if relay.is_some() => relay.into_iter().for_each(Relay::resize),
@@ -180,6 +225,9 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> bool {
     match from.read(&mut buffer) {
         // A terminal whose last slave was closed answers EIO.
         Ok(0) | Err(_) => false,
-        Ok(length) => to.write_all(&buffer[..length]).and_then(|()| to.flush()).is_ok(),
+        Ok(length) => to
+            .write_all(&buffer[..length])
+            .and_then(|()| to.flush())
+            .is_ok(),
     }
 }

@@ -35,12 +35,20 @@ impl Hookpoint {
     /// # Errors
     /// A memory file that cannot be made.
     pub fn new(full: &Value, state: &Value) -> Result<Option<Self>> {
-        let runtime: Vec<Value> =
-            ["prestart", "createRuntime"].iter().flat_map(|s| spec::list(full, &format!("/hooks/{s}")).to_vec()).collect();
+        let runtime: Vec<Value> = ["prestart", "createRuntime"]
+            .iter()
+            .flat_map(|s| spec::list(full, &format!("/hooks/{s}")).to_vec())
+            .collect();
         let container = spec::list(full, "/hooks/createContainer").to_vec();
         let stages: Vec<&'static str> = STAGES
             .into_iter()
-            .filter(|stage| if *stage == "createRuntime" { !runtime.is_empty() } else { !container.is_empty() })
+            .filter(|stage| {
+                if *stage == "createRuntime" {
+                    !runtime.is_empty()
+                } else {
+                    !container.is_empty()
+                }
+            })
             .collect();
         if stages.is_empty() {
             return Ok(None);
@@ -48,8 +56,14 @@ impl Hookpoint {
         let plan = json!({"createRuntime": runtime, "createContainer": container, "state": state});
         let file = inherited(c"fleet-hooks")?;
         let mut writer = File::from(file);
-        writer.write_all(plan.to_string().as_bytes()).op(|| "store the hooks")?;
-        Ok(Some(Self { plan: writer.into(), report: inherited(c"fleet-report")?, stages }))
+        writer
+            .write_all(plan.to_string().as_bytes())
+            .op(|| "store the hooks")?;
+        Ok(Some(Self {
+            plan: writer.into(),
+            report: inherited(c"fleet-report")?,
+            stages,
+        }))
     }
 
     /// The `hooks` object for the library's spec.
@@ -98,7 +112,8 @@ fn run_stage(stage: &str, mut plan: File) -> Result<()> {
     let mut text = String::new();
     plan.seek(SeekFrom::Start(0)).op(|| "read the hooks")?;
     plan.read_to_string(&mut text).op(|| "read the hooks")?;
-    let plan: Value = serde_json::from_str(&text).map_err(|err| Error::Setup(format!("read the hooks: {err}")))?;
+    let plan: Value = serde_json::from_str(&text)
+        .map_err(|err| Error::Setup(format!("read the hooks: {err}")))?;
     let mut state = plan["state"].clone();
     state["pid"] = json!(init_pid(stage)?);
     let state = state.to_string();
@@ -115,12 +130,17 @@ fn run_stage(stage: &str, mut plan: File) -> Result<()> {
 fn init_pid(stage: &str) -> Result<i64> {
     if stage == "createRuntime" {
         let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).op(|| "read the state")?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .op(|| "read the state")?;
         let state: Value = serde_json::from_str(&text).unwrap_or_default();
         return Ok(state["pid"].as_i64().unwrap_or(0));
     }
     let status = std::fs::read_to_string("/proc/self/status").op(|| "read /proc/self/status")?;
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).and_then(|pid| pid.trim().parse().ok());
+    let parent = status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))
+        .and_then(|pid| pid.trim().parse().ok());
     Ok(parent.unwrap_or(0))
 }
 

@@ -33,7 +33,10 @@ pub struct HookEnv {
 
 impl Default for HookEnv {
     fn default() -> Self {
-        Self { cwd: None, default_timeout: Duration::from_secs(120) }
+        Self {
+            cwd: None,
+            default_timeout: Duration::from_secs(120),
+        }
     }
 }
 
@@ -55,7 +58,11 @@ pub struct HookError {
 /// [`HookError`] when it cannot be run, fails, or takes too long.
 pub fn run(stage: &str, hook: &Value, state: &[u8], env: &HookEnv) -> Result<(), HookError> {
     let path = spec::text(hook, "/path").unwrap_or_default();
-    let fail = |why: String| HookError { stage: stage.to_owned(), path: path.to_owned(), why };
+    let fail = |why: String| HookError {
+        stage: stage.to_owned(),
+        path: path.to_owned(),
+        why,
+    };
     if !path.starts_with('/') {
         return Err(fail("its path is not absolute".to_owned()));
     }
@@ -64,22 +71,42 @@ pub fn run(stage: &str, hook: &Value, state: &[u8], env: &HookEnv) -> Result<(),
         Some(_) => return Err(fail("its timeout is not above 0 seconds".to_owned())),
         None => env.default_timeout,
     };
-    let mut child = command(hook, path, env).spawn().map_err(|err| fail(format!("cannot be run: {}", cause(&err))))?;
+    let mut child = command(hook, path, env)
+        .spawn()
+        .map_err(|err| fail(format!("cannot be run: {}", cause(&err))))?;
     let outcome = attend(&mut child, state, timeout);
-    if !matches!(outcome, Ok(Ended { timed_out: false, .. })) {
+    if !matches!(
+        outcome,
+        Ok(Ended {
+            timed_out: false,
+            ..
+        })
+    ) {
         // The whole group: a shell's children must not outlive their time.
-        drop(killpg(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)), Signal::SIGKILL));
+        drop(killpg(
+            Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)),
+            Signal::SIGKILL,
+        ));
     }
-    let status = child.wait().map_err(|err| fail(format!("cannot be waited for: {}", cause(&err))))?;
+    let status = child
+        .wait()
+        .map_err(|err| fail(format!("cannot be waited for: {}", cause(&err))))?;
     let ended = outcome.map_err(|err| fail(cause(&err)))?;
-    let said = if ended.stderr.is_empty() { String::new() } else { format!(": {}", ended.stderr) };
+    let said = if ended.stderr.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", ended.stderr)
+    };
     if ended.timed_out {
         return Err(fail(format!("no end after {} s{said}", timeout.as_secs())));
     }
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(()),
         (Some(code), _) => Err(fail(format!("exit status {code}{said}"))),
-        (None, signal) => Err(fail(format!("killed by signal {}{said}", signal.unwrap_or(0)))),
+        (None, signal) => Err(fail(format!(
+            "killed by signal {}{said}",
+            signal.unwrap_or(0)
+        ))),
     }
 }
 
@@ -135,11 +162,19 @@ fn attend(child: &mut Child, state: &[u8], timeout: Duration) -> io::Result<Ende
     loop {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(Ended { stderr: one_line(&text), timed_out: true });
+            return Ok(Ended {
+                stderr: one_line(&text),
+                timed_out: true,
+            });
         }
-        let wait = PollTimeout::try_from(left.as_millis().min(60_000).max(1)).unwrap_or(PollTimeout::MAX);
+        let wait =
+            PollTimeout::try_from(left.as_millis().min(60_000).max(1)).unwrap_or(PollTimeout::MAX);
         let mut fds = vec![PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-        fds.extend(stderr.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        fds.extend(
+            stderr
+                .as_ref()
+                .map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)),
+        );
         match poll(&mut fds, wait) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -154,7 +189,10 @@ fn attend(child: &mut Child, state: &[u8], timeout: Duration) -> io::Result<Ende
                 length => keep_tail(&mut text, &chunk[..length]),
             }
         } else if ended {
-            return Ok(Ended { stderr: one_line(&text), timed_out: false });
+            return Ok(Ended {
+                stderr: one_line(&text),
+                timed_out: false,
+            });
         }
     }
 }
@@ -167,7 +205,11 @@ fn keep_tail(text: &mut Vec<u8>, chunk: &[u8]) {
 
 fn one_line(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 #[cfg(test)]
@@ -182,13 +224,29 @@ mod tests {
 
     #[test]
     fn success_and_state_on_stdin() {
-        run("prestart", &sh("grep -q 1234 && exit 0; exit 9"), b"{\"pid\":1234}", &HookEnv::default()).unwrap();
+        run(
+            "prestart",
+            &sh("grep -q 1234 && exit 0; exit 9"),
+            b"{\"pid\":1234}",
+            &HookEnv::default(),
+        )
+        .unwrap();
     }
 
     #[test]
     fn failure_names_hook_status_and_stderr() {
-        let err = run("createContainer", &sh("echo one >&2; echo two >&2; exit 3"), b"{}", &HookEnv::default()).unwrap_err().to_string();
-        assert_eq!(err, "hook createContainer `/bin/sh` failed: exit status 3: one; two");
+        let err = run(
+            "createContainer",
+            &sh("echo one >&2; echo two >&2; exit 3"),
+            b"{}",
+            &HookEnv::default(),
+        )
+        .unwrap_err()
+        .to_string();
+        assert_eq!(
+            err,
+            "hook createContainer `/bin/sh` failed: exit status 3: one; two"
+        );
     }
 
     #[test]
@@ -203,7 +261,9 @@ mod tests {
         let mut hook = sh("sleep 300 & echo waiting >&2; wait");
         hook["timeout"] = json!(1);
         let begin = Instant::now();
-        let err = run("prestart", &hook, b"{}", &HookEnv::default()).unwrap_err().to_string();
+        let err = run("prestart", &hook, b"{}", &HookEnv::default())
+            .unwrap_err()
+            .to_string();
         assert!(err.contains("no end after 1 s: waiting"), "{err}");
         assert!(begin.elapsed() < Duration::from_secs(60));
     }
@@ -217,7 +277,9 @@ mod tests {
             (json!({"path": "/etc/passwd"}), "(EACCES)"),
             (json!({"path": "/bin/true", "timeout": 0}), "timeout"),
         ] {
-            let err = run("prestart", &hook, b"{}", &HookEnv::default()).unwrap_err().to_string();
+            let err = run("prestart", &hook, b"{}", &HookEnv::default())
+                .unwrap_err()
+                .to_string();
             assert!(err.contains(word), "{err}");
             assert!(!err.to_lowercase().contains("no such file"), "{err}");
         }
@@ -225,7 +287,17 @@ mod tests {
 
     #[test]
     fn a_large_stderr_is_cut() {
-        let err = run("prestart", &sh("i=0; while [ $i -lt 5000 ]; do echo line-$i; i=$((i+1)); done >&2; exit 1"), b"{}", &HookEnv::default()).unwrap_err();
-        assert!(err.why.len() < 3000 && err.why.ends_with("line-4999"), "{}", err.why.len());
+        let err = run(
+            "prestart",
+            &sh("i=0; while [ $i -lt 5000 ]; do echo line-$i; i=$((i+1)); done >&2; exit 1"),
+            b"{}",
+            &HookEnv::default(),
+        )
+        .unwrap_err();
+        assert!(
+            err.why.len() < 3000 && err.why.ends_with("line-4999"),
+            "{}",
+            err.why.len()
+        );
     }
 }

@@ -12,7 +12,11 @@ const MAX_LEN: usize = 255;
 pub fn check(id: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
     if id.is_empty() || id.len() > MAX_LEN || id.starts_with('.') || !id.chars().all(plain) {
-        let shown: String = id.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect();
+        let shown: String = id
+            .chars()
+            .take(64)
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect();
         return Err(Error::Invalid(format!(
             "invalid container id `{shown}`; hint: 1 to {MAX_LEN} letters, digits, `_`, `+`, `-` or `.`, not starting with `.`"
         )));
@@ -27,7 +31,18 @@ mod tests {
         for good in ["a", "A-1_b+c.d", &"x".repeat(255)] {
             assert!(super::check(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", ".x", "a/b", "a b", "a\0", "../x", "é", &"x".repeat(256)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            ".x",
+            "a/b",
+            "a b",
+            "a\0",
+            "../x",
+            "é",
+            &"x".repeat(256),
+        ] {
             assert!(super::check(bad).is_err(), "{bad:?}");
         }
     }

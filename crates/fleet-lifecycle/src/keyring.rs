@@ -15,10 +15,21 @@ pub(crate) fn join(request: &CreateRequest<'_>, container: &Container) -> Result
     if request.no_new_keyring {
         return Ok(());
     }
-    let name = CString::new(format!("_ses.{}", container.record.id)).map_err(|_| Error::Invalid("id contains NUL".to_owned()))?;
+    let name = CString::new(format!("_ses.{}", container.record.id))
+        .map_err(|_| Error::Invalid("id contains NUL".to_owned()))?;
     match process::join_session_keyring(&name) {
         Ok(()) => Ok(()),
-        Err(err) if matches!(err.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EDQUOT)) => Ok(()),
-        Err(err) => Err(Error::Setup(format!("create a session keyring: {}", errno_text(&err)))),
+        Err(err)
+            if matches!(
+                err.raw_os_error(),
+                Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EDQUOT)
+            ) =>
+        {
+            Ok(())
+        }
+        Err(err) => Err(Error::Setup(format!(
+            "create a session keyring: {}",
+            errno_text(&err)
+        ))),
     }
 }

@@ -16,12 +16,15 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
         return Err(Error::NotRunning(container.record.id.clone()));
     }
     // By descriptor: the pid may be a stranger's by now.
-    let process = PidFd::open(container.record.pid).op(|| format!("open process {}", container.record.pid))?;
+    let process = PidFd::open(container.record.pid)
+        .op(|| format!("open process {}", container.record.pid))?;
     if !container.alive() {
         return Err(Error::NotRunning(container.record.id.clone()));
     }
     match process.send(signal) {
-        Err(err) if err.raw_os_error() == Some(libc::ESRCH) => Err(Error::NotRunning(container.record.id.clone())),
+        Err(err) if err.raw_os_error() == Some(libc::ESRCH) => {
+            Err(Error::NotRunning(container.record.id.clone()))
+        }
         other => other.op(|| format!("send signal {signal} to process {}", container.record.pid)),
     }
 }

@@ -25,8 +25,13 @@ pub fn apply(selinux: Option<&str>, apparmor: Option<&str>) -> Result<(), LabelE
     if let Some(label) = selinux.filter(|_| selinux_active()) {
         write(SELINUX, label, label)?;
     }
-    if let Some(profile) = apparmor.filter(|profile| *profile != "unconfined" && apparmor_active()) {
-        let path = if Path::new(APPARMOR).exists() { APPARMOR } else { SELINUX };
+    if let Some(profile) = apparmor.filter(|profile| *profile != "unconfined" && apparmor_active())
+    {
+        let path = if Path::new(APPARMOR).exists() {
+            APPARMOR
+        } else {
+            SELINUX
+        };
         write(path, &format!("exec {profile}"), profile)?;
     }
     Ok(())
@@ -34,7 +39,8 @@ pub fn apply(selinux: Option<&str>, apparmor: Option<&str>) -> Result<(), LabelE
 
 /// `attr/current` of a kernel with SELinux holds a context with colons; without a module it cannot be read.
 fn selinux_active() -> bool {
-    std::fs::read_to_string("/proc/thread-self/attr/current").is_ok_and(|label| label.matches(':').count() >= 2)
+    std::fs::read_to_string("/proc/thread-self/attr/current")
+        .is_ok_and(|label| label.matches(':').count() >= 2)
 }
 
 fn apparmor_active() -> bool {
@@ -48,7 +54,11 @@ fn write(path: &'static str, text: &str, label: &str) -> Result<(), LabelError> 
         .write(true)
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|source| LabelError { label: label.to_owned(), path, source })
+        .map_err(|source| LabelError {
+            label: label.to_owned(),
+            path,
+            source,
+        })
 }
 
 #[cfg(test)]

@@ -25,7 +25,9 @@ impl Adjusted {
             return Ok(Self { before: None });
         };
         if !(-1000..=1000).contains(&wanted) {
-            return Err(Error::Invalid(format!("`process.oomScoreAdj` {wanted} is not between -1000 and 1000")));
+            return Err(Error::Invalid(format!(
+                "`process.oomScoreAdj` {wanted} is not between -1000 and 1000"
+            )));
         }
         let before = fs::read_to_string(FILE).ok();
         if before.as_deref().map(str::trim) == Some(&wanted.to_string()) {

@@ -33,9 +33,19 @@ fn own_cgroup(verb: &'static str, container: &Container) -> Result<()> {
     if container.record.cgroup.writable() {
         return Ok(());
     }
-    Err(wrong(verb, container, "without a cgroup of its own", "; hint: rootless containers need cgroup v2 with delegation"))
+    Err(wrong(
+        verb,
+        container,
+        "without a cgroup of its own",
+        "; hint: rootless containers need cgroup v2 with delegation",
+    ))
 }
 
 fn wrong(verb: &'static str, container: &Container, status: &str, hint: &'static str) -> Error {
-    Error::WrongStatus { verb, id: container.record.id.clone(), status: status.to_owned(), hint }
+    Error::WrongStatus {
+        verb,
+        id: container.record.id.clone(),
+        status: status.to_owned(),
+        hint,
+    }
 }

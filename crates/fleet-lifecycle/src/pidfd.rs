@@ -63,13 +63,17 @@ impl AsFd for PidFd {
 /// When there is no such process.
 pub fn start_time(pid: i32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    parse(&stat).map(|(_, ticks)| ticks).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    parse(&stat)
+        .map(|(_, ticks)| ticks)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// Whether the process with `pid` is the one started at `ticks`, and not a zombie.
 #[must_use]
 pub fn is_same(pid: i32, ticks: u64) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
     parse(&stat).is_some_and(|(state, started)| started == ticks && !matches!(state, 'Z' | 'X'))
 }
 
@@ -93,7 +97,10 @@ mod tests {
 
     #[test]
     fn a_child_is_told_apart_and_waited_for() {
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let started = start_time(pid).unwrap();
         assert!(is_same(pid, started));

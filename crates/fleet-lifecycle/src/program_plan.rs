@@ -31,8 +31,12 @@ pub(crate) fn from_spec(full: &Value, process: &Value, cache: Option<&Path>) -> 
         capabilities: sets.map_err(|err| Error::Invalid(err.to_string()))?,
         no_new_privileges: spec::flag(process, "/noNewPrivileges"),
         seccomp: filter,
-        selinux_label: spec::text(process, "/selinuxLabel").filter(|l| !l.is_empty()).map(str::to_owned),
-        apparmor_profile: spec::text(process, "/apparmorProfile").filter(|p| !p.is_empty()).map(str::to_owned),
+        selinux_label: spec::text(process, "/selinuxLabel")
+            .filter(|l| !l.is_empty())
+            .map(str::to_owned),
+        apparmor_profile: spec::text(process, "/apparmorProfile")
+            .filter(|p| !p.is_empty())
+            .map(str::to_owned),
     })
 }
 
@@ -45,7 +49,11 @@ fn groups(full: &Value, process: &Value) -> Result<Option<Vec<u32>>> {
         .iter()
         .map(|gid| {
             let number = gid.as_u64().and_then(|n| u32::try_from(n).ok());
-            number.ok_or_else(|| Error::Invalid(format!("`process.user.additionalGids` has the unusable entry {gid}")))
+            number.ok_or_else(|| {
+                Error::Invalid(format!(
+                    "`process.user.additionalGids` has the unusable entry {gid}"
+                ))
+            })
         })
         .collect::<Result<Vec<u32>>>()
         .map(Some)

@@ -103,8 +103,15 @@ impl Container {
         let path = dir.join(STATE_FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(Error::Unknown(id.to_owned())),
-            Err(source) => return Err(Error::Io { op: format!("read `{}`", path.display()), source }),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::Unknown(id.to_owned()));
+            }
+            Err(source) => {
+                return Err(Error::Io {
+                    op: format!("read `{}`", path.display()),
+                    source,
+                });
+            }
         };
         let record = serde_json::from_slice(&bytes).map_err(|err| {
             Error::Setup(format!(
@@ -120,7 +127,8 @@ impl Container {
     /// # Errors
     /// [`Error::Io`] with the path.
     pub fn save(&self) -> Result<()> {
-        let bytes = serde_json::to_vec(&self.record).map_err(|err| Error::Setup(format!("encode state: {err}")))?;
+        let bytes = serde_json::to_vec(&self.record)
+            .map_err(|err| Error::Setup(format!("encode state: {err}")))?;
         replace_file(&self.dir.join(STATE_FILE), &bytes, 0o600)
     }
 
@@ -129,7 +137,8 @@ impl Container {
     /// # Errors
     /// [`Error::Io`] with the path.
     pub fn save_spec(&self, spec: &Value) -> Result<()> {
-        let bytes = serde_json::to_vec(spec).map_err(|err| Error::Setup(format!("encode spec: {err}")))?;
+        let bytes =
+            serde_json::to_vec(spec).map_err(|err| Error::Setup(format!("encode spec: {err}")))?;
         replace_file(&self.dir.join(SPEC_FILE), &bytes, 0o600)
     }
 
@@ -140,7 +149,8 @@ impl Container {
     pub fn spec(&self) -> Result<Value> {
         let path = self.dir.join(SPEC_FILE);
         let bytes = fs::read(&path).op(|| format!("read `{}`", path.display()))?;
-        serde_json::from_slice(&bytes).map_err(|err| Error::Setup(format!("parse `{}`: {err}", path.display())))
+        serde_json::from_slice(&bytes)
+            .map_err(|err| Error::Setup(format!("parse `{}`: {err}", path.display())))
     }
 
     /// Whether the recorded process lives: same pid, same start time, not a zombie.
@@ -176,7 +186,11 @@ impl Container {
     /// The state document with a status given by the caller, for hooks.
     #[must_use]
     pub fn state_as(&self, status: Status) -> Value {
-        let pid = if status == Status::Stopped { 0 } else { self.record.pid };
+        let pid = if status == Status::Stopped {
+            0
+        } else {
+            self.record.pid
+        };
         serde_json::json!({
             "ociVersion": self.record.oci_version,
             "id": self.record.id,
@@ -200,11 +214,18 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
     let write = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         fs::rename(&temporary, path)
     };
-    write().inspect_err(|_| drop(fs::remove_file(&temporary))).op(|| format!("write `{}`", path.display()))
+    write()
+        .inspect_err(|_| drop(fs::remove_file(&temporary)))
+        .op(|| format!("write `{}`", path.display()))
 }
 
 #[cfg(test)]

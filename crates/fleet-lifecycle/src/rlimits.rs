@@ -7,9 +7,22 @@ use serde_json::Value;
 use crate::sys::tail::set_limit;
 
 const NAMES: [(&str, u32); 16] = [
-    ("RLIMIT_CPU", 0), ("RLIMIT_FSIZE", 1), ("RLIMIT_DATA", 2), ("RLIMIT_STACK", 3), ("RLIMIT_CORE", 4), ("RLIMIT_RSS", 5),
-    ("RLIMIT_NPROC", 6), ("RLIMIT_NOFILE", 7), ("RLIMIT_MEMLOCK", 8), ("RLIMIT_AS", 9), ("RLIMIT_LOCKS", 10),
-    ("RLIMIT_SIGPENDING", 11), ("RLIMIT_MSGQUEUE", 12), ("RLIMIT_NICE", 13), ("RLIMIT_RTPRIO", 14), ("RLIMIT_RTTIME", 15),
+    ("RLIMIT_CPU", 0),
+    ("RLIMIT_FSIZE", 1),
+    ("RLIMIT_DATA", 2),
+    ("RLIMIT_STACK", 3),
+    ("RLIMIT_CORE", 4),
+    ("RLIMIT_RSS", 5),
+    ("RLIMIT_NPROC", 6),
+    ("RLIMIT_NOFILE", 7),
+    ("RLIMIT_MEMLOCK", 8),
+    ("RLIMIT_AS", 9),
+    ("RLIMIT_LOCKS", 10),
+    ("RLIMIT_SIGPENDING", 11),
+    ("RLIMIT_MSGQUEUE", 12),
+    ("RLIMIT_NICE", 13),
+    ("RLIMIT_RTPRIO", 14),
+    ("RLIMIT_RTTIME", 15),
 ];
 
 /// A limit that cannot be set.
@@ -33,7 +46,11 @@ pub enum LimitError {
 }
 
 fn hint(source: &io::Error) -> &'static str {
-    if source.raw_os_error() == Some(libc::EPERM) { "; hint: raising a hard limit needs CAP_SYS_RESOURCE" } else { "" }
+    if source.raw_os_error() == Some(libc::EPERM) {
+        "; hint: raising a hard limit needs CAP_SYS_RESOURCE"
+    } else {
+        ""
+    }
 }
 
 /// Sets all limits on this process.
@@ -44,11 +61,18 @@ pub fn apply(limits: &[Value]) -> Result<(), LimitError> {
     for limit in limits {
         let invalid = || LimitError::Invalid(limit.to_string());
         let name = limit["type"].as_str().ok_or_else(invalid)?;
-        let (_, resource) = NAMES.iter().find(|(known, _)| *known == name).ok_or_else(invalid)?;
+        let (_, resource) = NAMES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .ok_or_else(invalid)?;
         let soft = limit["soft"].as_u64().ok_or_else(invalid)?;
         let hard = limit["hard"].as_u64().ok_or_else(invalid)?;
-        set_limit(*resource, soft, hard)
-            .map_err(|source| LimitError::Refused { name: name.to_owned(), soft, hard, source })?;
+        set_limit(*resource, soft, hard).map_err(|source| LimitError::Refused {
+            name: name.to_owned(),
+            soft,
+            hard,
+            source,
+        })?;
     }
     Ok(())
 }
@@ -61,7 +85,11 @@ mod tests {
 
     #[test]
     fn bad_entries_are_named() {
-        for bad in [json!({"type": "RLIMIT_MOON", "soft": 1, "hard": 1}), json!({"type": "RLIMIT_CORE", "soft": -1, "hard": 1}), json!({})] {
+        for bad in [
+            json!({"type": "RLIMIT_MOON", "soft": 1, "hard": 1}),
+            json!({"type": "RLIMIT_CORE", "soft": -1, "hard": 1}),
+            json!({}),
+        ] {
             assert!(apply(&[bad.clone()]).is_err(), "{bad}");
         }
         apply(&[]).unwrap();
@@ -69,7 +97,12 @@ mod tests {
 
     #[test]
     fn a_soft_limit_above_the_hard_one_is_refused_by_name() {
-        let err = apply(&[json!({"type": "RLIMIT_CORE", "soft": 2, "hard": 1})]).unwrap_err().to_string();
-        assert!(err.contains("RLIMIT_CORE") && err.contains("Invalid argument"), "{err}");
+        let err = apply(&[json!({"type": "RLIMIT_CORE", "soft": 2, "hard": 1})])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            err.contains("RLIMIT_CORE") && err.contains("Invalid argument"),
+            "{err}"
+        );
     }
 }

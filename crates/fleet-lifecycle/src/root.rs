@@ -28,7 +28,10 @@ impl Identity {
     #[must_use]
     pub fn current() -> Self {
         let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        Self { euid: nix::unistd::geteuid().as_raw(), in_user_namespace: !(map.is_empty() || is_identity(&map)) }
+        Self {
+            euid: nix::unistd::geteuid().as_raw(),
+            in_user_namespace: !(map.is_empty() || is_identity(&map)),
+        }
     }
 
     /// Neither root of the host nor able to write what only that root may.
@@ -104,8 +107,13 @@ impl StateRoot {
         self.ensure()?;
         match fs::DirBuilder::new().mode(0o700).create(&dir) {
             Ok(()) => Ok(dir),
-            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Err(Error::Exists(id.to_owned())),
-            Err(source) => Err(Error::Io { op: format!("create `{}`", dir.display()), source }),
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Error::Exists(id.to_owned()))
+            }
+            Err(source) => Err(Error::Io {
+                op: format!("create `{}`", dir.display()),
+                source,
+            }),
         }
     }
 
@@ -117,7 +125,12 @@ impl StateRoot {
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(Error::Io { op: format!("list `{}`", self.path.display()), source }),
+            Err(source) => {
+                return Err(Error::Io {
+                    op: format!("list `{}`", self.path.display()),
+                    source,
+                });
+            }
         };
         let mut ids: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -146,17 +159,36 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let who = |euid, in_user_namespace| Identity { euid, in_user_namespace };
+        let who = |euid, in_user_namespace| Identity {
+            euid,
+            in_user_namespace,
+        };
         let cases = [
             (who(0, false), Some("/run/user/0"), "/run/fleet-nvidia"),
             (who(0, false), Some(""), "/run/fleet-nvidia"),
-            (who(0, true), Some("/run/user/1000"), "/run/user/1000/fleet-nvidia"),
-            (who(1000, false), Some("/run/user/1000"), "/run/user/1000/fleet-nvidia"),
-            (who(1000, false), Some("relative"), "/run/user/1000/fleet-nvidia"),
+            (
+                who(0, true),
+                Some("/run/user/1000"),
+                "/run/user/1000/fleet-nvidia",
+            ),
+            (
+                who(1000, false),
+                Some("/run/user/1000"),
+                "/run/user/1000/fleet-nvidia",
+            ),
+            (
+                who(1000, false),
+                Some("relative"),
+                "/run/user/1000/fleet-nvidia",
+            ),
             (who(1000, false), None, "/run/user/1000/fleet-nvidia"),
         ];
         for (identity, xdg, want) in cases {
-            assert_eq!(default_path(&identity, xdg), Path::new(want), "{identity:?} {xdg:?}");
+            assert_eq!(
+                default_path(&identity, xdg),
+                Path::new(want),
+                "{identity:?} {xdg:?}"
+            );
         }
     }
 
@@ -169,7 +201,9 @@ mod tests {
 
     #[test]
     fn ids_of_a_missing_root_are_empty() {
-        let root = StateRoot { path: "/nonexistent-fleet-root".into() };
+        let root = StateRoot {
+            path: "/nonexistent-fleet-root".into(),
+        };
         assert!(root.ids().unwrap().is_empty());
     }
 }

@@ -63,7 +63,9 @@ pub fn load(profile: &Value, directory: Option<&Path>) -> Result<Option<Filter>,
 
 fn uses_notify(profile: &Value) -> bool {
     let notify = |value: &Value| value == "SCMP_ACT_NOTIFY";
-    let rules = profile["syscalls"].as_array().map_or(&[][..], Vec::as_slice);
+    let rules = profile["syscalls"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
     notify(&profile["defaultAction"]) || rules.iter().any(|rule| notify(&rule["action"]))
 }
 

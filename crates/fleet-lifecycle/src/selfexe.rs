@@ -28,10 +28,18 @@ pub fn protect(args: Vec<OsString>, env: Vec<CString>) -> Result<()> {
     if protected(&own) {
         return Ok(());
     }
-    let view = read_only_mount().or_else(|_| sealed_copy(&own)).op(|| "protect our own binary")?;
-    let args: Vec<CString> = args.into_iter().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
+    let view = read_only_mount()
+        .or_else(|_| sealed_copy(&own))
+        .op(|| "protect our own binary")?;
+    let args: Vec<CString> = args
+        .into_iter()
+        .filter_map(|arg| CString::new(arg.into_vec()).ok())
+        .collect();
     let err = execute(view.as_fd(), &args, &env);
-    Err(Error::Setup(format!("execute our own binary: {}", errno_text(&err))))
+    Err(Error::Setup(format!(
+        "execute our own binary: {}",
+        errno_text(&err)
+    )))
 }
 
 fn protected(own: &File) -> bool {
@@ -42,16 +50,31 @@ fn protected(own: &File) -> bool {
 
 fn read_only_mount() -> io::Result<OwnedFd> {
     let tree = clone_tree(OWN, false)?;
-    set_attributes(tree.as_fd(), Attributes { set: attr::RDONLY, ..Attributes::default() })?;
+    set_attributes(
+        tree.as_fd(),
+        Attributes {
+            set: attr::RDONLY,
+            ..Attributes::default()
+        },
+    )?;
     Ok(tree)
 }
 
 fn sealed_copy(own: &File) -> io::Result<OwnedFd> {
-    let memory = memfd_create(c"fleet-nvidia", MemFdCreateFlag::MFD_CLOEXEC | MemFdCreateFlag::MFD_ALLOW_SEALING)?;
+    let memory = memfd_create(
+        c"fleet-nvidia",
+        MemFdCreateFlag::MFD_CLOEXEC | MemFdCreateFlag::MFD_ALLOW_SEALING,
+    )?;
     let mut copy = File::from(memory);
     let mut source = own.try_clone()?;
     io::copy(&mut source, &mut copy)?;
-    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
-    fcntl(std::os::fd::AsRawFd::as_raw_fd(&copy), FcntlArg::F_ADD_SEALS(seals))?;
+    let seals = SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_SEAL;
+    fcntl(
+        std::os::fd::AsRawFd::as_raw_fd(&copy),
+        FcntlArg::F_ADD_SEALS(seals),
+    )?;
     Ok(copy.into())
 }

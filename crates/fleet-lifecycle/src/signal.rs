@@ -10,11 +10,42 @@ const MAX: i32 = 64;
 const RTMIN: i32 = 34;
 
 const NAMES: [(&str, i32); 36] = [
-    ("HUP", 1), ("INT", 2), ("QUIT", 3), ("ILL", 4), ("TRAP", 5), ("ABRT", 6), ("IOT", 6), ("BUS", 7), ("FPE", 8),
-    ("KILL", 9), ("USR1", 10), ("SEGV", 11), ("USR2", 12), ("PIPE", 13), ("ALRM", 14), ("TERM", 15), ("STKFLT", 16),
-    ("CHLD", 17), ("CLD", 17), ("CONT", 18), ("STOP", 19), ("TSTP", 20), ("TTIN", 21), ("TTOU", 22), ("URG", 23),
-    ("XCPU", 24), ("XFSZ", 25), ("VTALRM", 26), ("PROF", 27), ("WINCH", 28), ("IO", 29), ("POLL", 29), ("PWR", 30),
-    ("SYS", 31), ("RTMIN", RTMIN), ("RTMAX", MAX),
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("ILL", 4),
+    ("TRAP", 5),
+    ("ABRT", 6),
+    ("IOT", 6),
+    ("BUS", 7),
+    ("FPE", 8),
+    ("KILL", 9),
+    ("USR1", 10),
+    ("SEGV", 11),
+    ("USR2", 12),
+    ("PIPE", 13),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("STKFLT", 16),
+    ("CHLD", 17),
+    ("CLD", 17),
+    ("CONT", 18),
+    ("STOP", 19),
+    ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("URG", 23),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("VTALRM", 26),
+    ("PROF", 27),
+    ("WINCH", 28),
+    ("IO", 29),
+    ("POLL", 29),
+    ("PWR", 30),
+    ("SYS", 31),
+    ("RTMIN", RTMIN),
+    ("RTMAX", MAX),
 ];
 
 /// A signal that is none.
@@ -29,7 +60,11 @@ pub struct UnknownSignal(String);
 pub fn parse(text: &str) -> Result<i32, UnknownSignal> {
     let unknown = || UnknownSignal(text.chars().take(32).collect());
     if let Ok(number) = text.parse::<i32>() {
-        return if (0..=MAX).contains(&number) { Ok(number) } else { Err(unknown()) };
+        return if (0..=MAX).contains(&number) {
+            Ok(number)
+        } else {
+            Err(unknown())
+        };
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -41,7 +76,9 @@ pub fn parse(text: &str) -> Result<i32, UnknownSignal> {
         let number = base + sign * number;
         (RTMIN..=MAX).contains(&number).then_some(number)
     };
-    offset("RTMIN+", 1, RTMIN).or_else(|| offset("RTMAX-", -1, MAX)).ok_or_else(unknown)
+    offset("RTMIN+", 1, RTMIN)
+        .or_else(|| offset("RTMAX-", -1, MAX))
+        .ok_or_else(unknown)
 }
 
 /// Default dispositions and nothing blocked: Rust ignores SIGPIPE, and an engine may have changed others.
@@ -64,13 +101,30 @@ mod tests {
     #[test]
     fn every_spelling() {
         let cases = [
-            ("15", 15), ("TERM", 15), ("SIGTERM", 15), ("sigterm", 15), ("5", 5), ("7", 7), ("TRAP", 5), ("BUS", 7), ("37", 37),
-            ("RTMIN+3", 37), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("RTMIN", 34), ("0", 0), ("64", 64), ("CLD", 17), ("poll", 29),
+            ("15", 15),
+            ("TERM", 15),
+            ("SIGTERM", 15),
+            ("sigterm", 15),
+            ("5", 5),
+            ("7", 7),
+            ("TRAP", 5),
+            ("BUS", 7),
+            ("37", 37),
+            ("RTMIN+3", 37),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("RTMIN", 34),
+            ("0", 0),
+            ("64", 64),
+            ("CLD", 17),
+            ("poll", 29),
         ];
         for (text, want) in cases {
             assert_eq!(parse(text).unwrap(), want, "{text}");
         }
-        for text in ["", "SIG", "65", "-1", "RTMIN+31", "RTMAX-31", "TERMX", "9 ", "RTMIN+x"] {
+        for text in [
+            "", "SIG", "65", "-1", "RTMIN+31", "RTMAX-31", "TERMX", "9 ", "RTMIN+x",
+        ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }

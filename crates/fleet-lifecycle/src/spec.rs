@@ -10,7 +10,9 @@ use crate::error::{Context, Error, Result};
 const MAX_SIZE: u64 = 64 * 1024 * 1024;
 
 /// Namespace types of `runtime-spec config-linux.md#namespaces`.
-pub const NAMESPACES: [&str; 8] = ["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"];
+pub const NAMESPACES: [&str; 8] = [
+    "pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time",
+];
 
 /// Reads `<bundle>/<file>`.
 ///
@@ -26,7 +28,8 @@ pub fn load(path: &Path) -> Result<Value> {
         )));
     }
     let bytes = std::fs::read(path).op(|| format!("open `{}`", path.display()))?;
-    serde_json::from_slice(&bytes).map_err(|err| Error::Invalid(format!("parse `{}`: {err}", path.display())))
+    serde_json::from_slice(&bytes)
+        .map_err(|err| Error::Invalid(format!("parse `{}`: {err}", path.display())))
 }
 
 /// The string at a JSON pointer.
@@ -38,25 +41,35 @@ pub fn text<'a>(spec: &'a Value, pointer: &str) -> Option<&'a str> {
 /// The boolean at a JSON pointer; absent is false.
 #[must_use]
 pub fn flag(spec: &Value, pointer: &str) -> bool {
-    spec.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+    spec.pointer(pointer)
+        .and_then(Value::as_bool)
+        .unwrap_or(false)
 }
 
 /// The array at a JSON pointer; absent is empty.
 #[must_use]
 pub fn list<'a>(spec: &'a Value, pointer: &str) -> &'a [Value] {
-    spec.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    spec.pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// A list of strings at a JSON pointer; other elements were refused by [`check`].
 #[must_use]
 pub fn strings(spec: &Value, pointer: &str) -> Vec<String> {
-    list(spec, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    list(spec, pointer)
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// An unsigned 32-bit number at a JSON pointer, such as a user id.
 #[must_use]
 pub fn number(spec: &Value, pointer: &str) -> Option<u32> {
-    spec.pointer(pointer).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok())
+    spec.pointer(pointer)
+        .and_then(Value::as_u64)
+        .and_then(|n| u32::try_from(n).ok())
 }
 
 /// An annotation's value.
@@ -79,7 +92,10 @@ pub enum Namespace<'a> {
 /// How the spec wants the namespace `kind`.
 #[must_use]
 pub fn namespace<'a>(spec: &'a Value, kind: &str) -> Namespace<'a> {
-    let Some(entry) = list(spec, "/linux/namespaces").iter().find(|ns| ns["type"] == kind) else {
+    let Some(entry) = list(spec, "/linux/namespaces")
+        .iter()
+        .find(|ns| ns["type"] == kind)
+    else {
         return Namespace::Inherited;
     };
     match entry.get("path").and_then(Value::as_str) {
@@ -94,13 +110,21 @@ pub fn namespace<'a>(spec: &'a Value, kind: &str) -> Namespace<'a> {
 /// [`Error::Invalid`] when `root.path` is absent, [`Error::Io`] when it cannot be reached.
 pub fn rootfs(spec: &Value, bundle: &Path) -> Result<PathBuf> {
     let path = text(spec, "/root/path").filter(|p| !p.is_empty());
-    let path = bundle.join(path.ok_or_else(|| Error::Invalid("the spec has no `root.path`".to_owned()))?);
-    let real = path.canonicalize().op(|| format!("root file system `{}`", path.display()))?;
+    let path =
+        bundle.join(path.ok_or_else(|| Error::Invalid("the spec has no `root.path`".to_owned()))?);
+    let real = path
+        .canonicalize()
+        .op(|| format!("root file system `{}`", path.display()))?;
     if !real.is_dir() {
-        return Err(Error::Invalid(format!("root file system `{}` is not a directory", real.display())));
+        return Err(Error::Invalid(format!(
+            "root file system `{}` is not a directory",
+            real.display()
+        )));
     }
     if real == Path::new("/") {
-        return Err(Error::Invalid("root file system `/` is the host's own: refused".to_owned()));
+        return Err(Error::Invalid(
+            "root file system `/` is the host's own: refused".to_owned(),
+        ));
     }
     Ok(real)
 }
@@ -126,7 +150,9 @@ fn check_version(spec: &Value) -> Result<()> {
     if version.starts_with("1.") {
         return Ok(());
     }
-    Err(Error::Invalid(format!("unsupported `ociVersion` \"{version}\": this runtime reads 1.x")))
+    Err(Error::Invalid(format!(
+        "unsupported `ociVersion` \"{version}\": this runtime reads 1.x"
+    )))
 }
 
 /// Field, and whether a value has the wanted type, with the word for it.
@@ -157,7 +183,10 @@ fn check_types(spec: &Value) -> Result<()> {
     for (pointer, accepts, word) in TYPES {
         match spec.pointer(pointer) {
             Some(value) if !value.is_null() && !accepts(value) => {
-                return Err(Error::Invalid(format!("`{}` of the spec is not {word}", pointer[1..].replace('/', "."))));
+                return Err(Error::Invalid(format!(
+                    "`{}` of the spec is not {word}",
+                    pointer[1..].replace('/', ".")
+                )));
             }
             _ => {}
         }
@@ -176,24 +205,38 @@ pub fn check_process(spec: &Value, at: &str) -> Result<()> {
     };
     for name in ["args", "env"] {
         let strings = process.get(name).is_none_or(|list| {
-            list.is_null() || list.as_array().is_some_and(|all| all.iter().all(|s| s.as_str().is_some_and(no_nul)))
+            list.is_null()
+                || list
+                    .as_array()
+                    .is_some_and(|all| all.iter().all(|s| s.as_str().is_some_and(no_nul)))
         });
         if !strings {
-            return Err(Error::Invalid(format!("`process.{name}` is not an array of strings without NUL")));
+            return Err(Error::Invalid(format!(
+                "`process.{name}` is not an array of strings without NUL"
+            )));
         }
     }
     if list(spec, &field("args")).is_empty() {
-        return Err(Error::Invalid("`process.args` is empty: there is no program to run".to_owned()));
+        return Err(Error::Invalid(
+            "`process.args` is empty: there is no program to run".to_owned(),
+        ));
     }
     match text(spec, &field("cwd")) {
         Some(cwd) if cwd.starts_with('/') && no_nul(cwd) => {}
-        Some(cwd) => return Err(Error::Invalid(format!("`process.cwd` \"{cwd}\" is not an absolute path"))),
+        Some(cwd) => {
+            return Err(Error::Invalid(format!(
+                "`process.cwd` \"{cwd}\" is not an absolute path"
+            )));
+        }
         None => return Err(Error::Invalid("`process.cwd` is missing".to_owned())),
     }
     for name in ["user/uid", "user/gid", "user/umask"] {
         let value = spec.pointer(&field(name));
         if value.is_some_and(|v| !v.is_null()) && number(spec, &field(name)).is_none() {
-            return Err(Error::Invalid(format!("`process.{}` is not a number from 0 to 4294967295", name.replace('/', "."))));
+            return Err(Error::Invalid(format!(
+                "`process.{}` is not a number from 0 to 4294967295",
+                name.replace('/', ".")
+            )));
         }
     }
     Ok(())
@@ -208,25 +251,37 @@ fn check_namespaces(spec: &Value) -> Result<()> {
     for entry in list(spec, "/linux/namespaces") {
         let kind = entry["type"].as_str().unwrap_or_default();
         if !NAMESPACES.contains(&kind) {
-            return Err(Error::Invalid(format!("unknown namespace type \"{kind}\" in `linux.namespaces`")));
+            return Err(Error::Invalid(format!(
+                "unknown namespace type \"{kind}\" in `linux.namespaces`"
+            )));
         }
         if seen.contains(&kind) {
-            return Err(Error::Invalid(format!("namespace \"{kind}\" is listed twice in `linux.namespaces`")));
+            return Err(Error::Invalid(format!(
+                "namespace \"{kind}\" is listed twice in `linux.namespaces`"
+            )));
         }
         seen.push(kind);
     }
     if namespace(spec, "mount") == Namespace::Inherited {
         // youki#3733: without one, libcontainer changes the mount propagation of the host's own root.
-        return Err(Error::Invalid("a container without a mount namespace is refused: it would change the host's mounts".to_owned()));
+        return Err(Error::Invalid(
+            "a container without a mount namespace is refused: it would change the host's mounts"
+                .to_owned(),
+        ));
     }
     let own_uts = namespace(spec, "uts") != Namespace::Inherited;
     if text(spec, "/hostname").is_some_and(|name| !name.is_empty()) && !own_uts {
-        return Err(Error::Invalid("`hostname` needs a `uts` namespace".to_owned()));
+        return Err(Error::Invalid(
+            "`hostname` needs a `uts` namespace".to_owned(),
+        ));
     }
     if namespace(spec, "user") == Namespace::New
-        && (list(spec, "/linux/uidMappings").is_empty() || list(spec, "/linux/gidMappings").is_empty())
+        && (list(spec, "/linux/uidMappings").is_empty()
+            || list(spec, "/linux/gidMappings").is_empty())
     {
-        return Err(Error::Invalid("a new `user` namespace needs `linux.uidMappings` and `linux.gidMappings`".to_owned()));
+        return Err(Error::Invalid(
+            "a new `user` namespace needs `linux.uidMappings` and `linux.gidMappings`".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -237,19 +292,34 @@ fn check_mounts(spec: &Value) -> Result<()> {
         if destination.is_empty() || !no_nul(destination) {
             return Err(Error::Invalid("a mount has no `destination`".to_owned()));
         }
-        if ["source", "type"].iter().any(|f| mount.get(*f).is_some_and(|v| !v.is_null() && !v.is_string())) {
-            return Err(Error::Invalid(format!("mount `{destination}`: `source` or `type` is not a string")));
+        if ["source", "type"].iter().any(|f| {
+            mount
+                .get(*f)
+                .is_some_and(|v| !v.is_null() && !v.is_string())
+        }) {
+            return Err(Error::Invalid(format!(
+                "mount `{destination}`: `source` or `type` is not a string"
+            )));
         }
         let options = mount.get("options").is_none_or(|o| {
-            o.is_null() || o.as_array().is_some_and(|all| all.iter().all(Value::is_string))
+            o.is_null()
+                || o.as_array()
+                    .is_some_and(|all| all.iter().all(Value::is_string))
         });
         if !options {
-            return Err(Error::Invalid(format!("mount `{destination}`: `options` is not an array of strings")));
+            return Err(Error::Invalid(format!(
+                "mount `{destination}`: `options` is not an array of strings"
+            )));
         }
         let idmapped = mount.get("uidMappings").is_some_and(|m| !m.is_null())
-            || list(mount, "/options").iter().filter_map(Value::as_str).any(|o| {
-                matches!(o, "idmap" | "ridmap") || o.starts_with("idmap=") || o.starts_with("ridmap=")
-            });
+            || list(mount, "/options")
+                .iter()
+                .filter_map(Value::as_str)
+                .any(|o| {
+                    matches!(o, "idmap" | "ridmap")
+                        || o.starts_with("idmap=")
+                        || o.starts_with("ridmap=")
+                });
         if idmapped {
             return Err(Error::Invalid(format!(
                 "mount `{destination}`: idmapped mounts are not supported; hint: use a volume owned by the mapped user"
@@ -261,9 +331,16 @@ fn check_mounts(spec: &Value) -> Result<()> {
 
 /// What is not supported is refused by name, never dropped in silence.
 fn check_unsupported(spec: &Value) -> Result<()> {
-    for (pointer, what) in [("/linux/intelRdt", "linux.intelRdt"), ("/vm", "vm"), ("/solaris", "solaris"), ("/windows", "windows")] {
+    for (pointer, what) in [
+        ("/linux/intelRdt", "linux.intelRdt"),
+        ("/vm", "vm"),
+        ("/solaris", "solaris"),
+        ("/windows", "windows"),
+    ] {
         if spec.pointer(pointer).is_some_and(|v| !v.is_null()) {
-            return Err(Error::Invalid(format!("`{what}` is not supported by this runtime")));
+            return Err(Error::Invalid(format!(
+                "`{what}` is not supported by this runtime"
+            )));
         }
     }
     Ok(())
@@ -301,12 +378,32 @@ mod tests {
             ("/process/cwd", json!(7), "process.cwd"),
             ("/process/user/uid", json!(-1), "user.uid"),
             ("/process/user/gid", json!(4_294_967_296_u64), "user.gid"),
-            ("/linux/namespaces", json!([{"type": "mount"}, {"type": "moon"}]), "moon"),
-            ("/linux/namespaces", json!([{"type": "mount"}, {"type": "mount"}]), "twice"),
-            ("/linux/namespaces", json!([{"type": "pid"}]), "mount namespace"),
-            ("/linux/namespaces", json!([{"type": "mount"}, {"type": "user"}]), "uidMappings"),
+            (
+                "/linux/namespaces",
+                json!([{"type": "mount"}, {"type": "moon"}]),
+                "moon",
+            ),
+            (
+                "/linux/namespaces",
+                json!([{"type": "mount"}, {"type": "mount"}]),
+                "twice",
+            ),
+            (
+                "/linux/namespaces",
+                json!([{"type": "pid"}]),
+                "mount namespace",
+            ),
+            (
+                "/linux/namespaces",
+                json!([{"type": "mount"}, {"type": "user"}]),
+                "uidMappings",
+            ),
             ("/mounts", json!([{"type": "tmpfs"}]), "destination"),
-            ("/mounts", json!([{"destination": "/a", "options": ["idmap"]}]), "idmapped"),
+            (
+                "/mounts",
+                json!([{"destination": "/a", "options": ["idmap"]}]),
+                "idmapped",
+            ),
             ("/hostname", json!(3), "hostname"),
         ];
         for (pointer, value, word) in cases {

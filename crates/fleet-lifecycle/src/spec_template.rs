@@ -48,8 +48,17 @@ fn mounts() -> Value {
 
 /// No group 5 for terminals, no network of its own, the host's sysfs, and one id of its own mapped.
 fn make_rootless(spec: &mut Value) {
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    spec["mounts"][2]["options"] = json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
+    let (uid, gid) = (
+        nix::unistd::geteuid().as_raw(),
+        nix::unistd::getegid().as_raw(),
+    );
+    spec["mounts"][2]["options"] = json!([
+        "nosuid",
+        "noexec",
+        "newinstance",
+        "ptmxmode=0666",
+        "mode=0620"
+    ]);
     spec["mounts"][5] = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
     if let Some(mounts) = spec["mounts"].as_array_mut() {
         mounts.truncate(6);

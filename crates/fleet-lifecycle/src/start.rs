@@ -25,8 +25,15 @@ pub fn start(container: &Container) -> Result<()> {
     }
     match fs::rename(container.dir.join(NOTIFY_SOCKET), &taken) {
         Ok(()) => {}
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(wrong(container, Status::Running)),
-        Err(source) => return Err(Error::Io { op: format!("start container `{}`", container.record.id), source }),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            return Err(wrong(container, Status::Running));
+        }
+        Err(source) => {
+            return Err(Error::Io {
+                op: format!("start container `{}`", container.record.id),
+                source,
+            });
+        }
     }
     let released = engine::release(&taken);
     drop(fs::remove_file(&taken));
@@ -35,7 +42,12 @@ pub fn start(container: &Container) -> Result<()> {
 }
 
 fn wrong(container: &Container, status: Status) -> Error {
-    Error::WrongStatus { verb: "start", id: container.record.id.clone(), status: status.as_str().to_owned(), hint: "" }
+    Error::WrongStatus {
+        verb: "start",
+        id: container.record.id.clone(),
+        status: status.as_str().to_owned(),
+        hint: "",
+    }
 }
 
 fn poststart(container: &Container) -> Result<()> {
@@ -46,7 +58,10 @@ fn poststart(container: &Container) -> Result<()> {
     }
     let state = container.state_as(Status::Running).to_string();
     for hook in all {
-        let env = HookEnv { cwd: Some(container.record.bundle.clone()), ..HookEnv::default() };
+        let env = HookEnv {
+            cwd: Some(container.record.bundle.clone()),
+            ..HookEnv::default()
+        };
         if let Err(err) = hooks::run("poststart", hook, state.as_bytes(), &env) {
             delete::discard(container);
             return Err(err.into());

@@ -22,7 +22,18 @@ pub struct Surroundings {
 
 /// v1 controllers that libcgroups writes to (`libcgroups v1/controller_type.rs`).
 const CONTROLLERS: [&str; 12] = [
-    "cpu", "cpuacct", "cpuset", "devices", "hugetlb", "memory", "pids", "perf_event", "blkio", "net_prio", "net_cls", "freezer",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "hugetlb",
+    "memory",
+    "pids",
+    "perf_event",
+    "blkio",
+    "net_prio",
+    "net_cls",
+    "freezer",
 ];
 
 /// The path handed to the library while the cgroup file system is hidden.
@@ -32,7 +43,10 @@ impl Surroundings {
     /// Nothing changed yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { mounts: None, joined: Vec::new() }
+        Self {
+            mounts: None,
+            joined: Vec::new(),
+        }
     }
 
     /// Hides `/sys/fs/cgroup` in a private mount namespace.
@@ -48,19 +62,36 @@ impl Surroundings {
         let directory = File::open(".").op(|| "open the working directory")?;
         unshare(CloneFlags::CLONE_NEWNS).op(|| "make a private mount namespace")?;
         self.mounts = Some((here.into(), directory.into()));
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
-            .op(|| "make mounts private")?;
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_SLAVE,
+            None::<&str>,
+        )
+        .op(|| "make mounts private")?;
         let point = "/sys/fs/cgroup";
         let points = mount_points();
-        mount(Some("tmpfs"), point, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))
-            .op(|| "hide the cgroup file system")?;
+        mount(
+            Some("tmpfs"),
+            point,
+            Some("tmpfs"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            Some("mode=755"),
+        )
+        .op(|| "hide the cgroup file system")?;
         for dir in points {
             let leaf = format!("{dir}{HIDDEN_CGROUP}");
             fs::create_dir_all(&leaf).op(|| format!("make `{leaf}`"))?;
             // libcgroups reads a cpuset's parents, too.
             for place in [&dir, &leaf] {
-                for (file, content) in [("cgroup.procs", ""), ("cpuset.cpus", "0"), ("cpuset.mems", "0")] {
-                    fs::write(format!("{place}/{file}"), content).op(|| format!("make `{place}/{file}`"))?;
+                for (file, content) in [
+                    ("cgroup.procs", ""),
+                    ("cpuset.cpus", "0"),
+                    ("cpuset.mems", "0"),
+                ] {
+                    fs::write(format!("{place}/{file}"), content)
+                        .op(|| format!("make `{place}/{file}`"))?;
                 }
             }
         }
@@ -73,7 +104,8 @@ impl Surroundings {
     /// The path, when it cannot be opened or joined.
     pub fn join(&mut self, path: &str, kind: CloneFlags, own: &str) -> Result<()> {
         let target = File::open(path).op(|| format!("open namespace `{path}`"))?;
-        let back = File::open(format!("/proc/self/ns/{own}")).op(|| format!("open own {own} namespace"))?;
+        let back = File::open(format!("/proc/self/ns/{own}"))
+            .op(|| format!("open own {own} namespace"))?;
         setns(target.as_fd(), kind).op(|| format!("join namespace `{path}`"))?;
         self.joined.push((back.into(), kind));
         Ok(())
@@ -88,8 +120,10 @@ impl Surroundings {
             setns(back.as_fd(), kind).op(|| "return to the own namespace")?;
         }
         if let Some((namespace, directory)) = self.mounts.take() {
-            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNS).op(|| "return to the own mount namespace")?;
-            nix::unistd::fchdir(std::os::fd::AsRawFd::as_raw_fd(&directory)).op(|| "return to the working directory")?;
+            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNS)
+                .op(|| "return to the own mount namespace")?;
+            nix::unistd::fchdir(std::os::fd::AsRawFd::as_raw_fd(&directory))
+                .op(|| "return to the working directory")?;
         }
         Ok(())
     }
@@ -111,7 +145,8 @@ fn v1_mount_point(line: &str) -> Option<String> {
     let (before, after) = line.split_once(" - ")?;
     let point = before.split(' ').nth(4)?;
     let names = Path::new(point).file_name()?.to_str()?;
-    let v1 = after.starts_with("cgroup ") && names.split(',').any(|name| CONTROLLERS.contains(&name));
+    let v1 =
+        after.starts_with("cgroup ") && names.split(',').any(|name| CONTROLLERS.contains(&name));
     (v1 && point.starts_with("/sys/fs/cgroup/")).then(|| point.to_owned())
 }
 
@@ -129,7 +164,10 @@ mod tests {
     #[test]
     fn v1_lines() {
         let line = "31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct";
-        assert_eq!(v1_mount_point(line).as_deref(), Some("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(
+            v1_mount_point(line).as_deref(),
+            Some("/sys/fs/cgroup/cpu,cpuacct")
+        );
         let unified = "26 25 0:23 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
         assert_eq!(v1_mount_point(unified), None);
         let named = "26 25 0:23 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd";

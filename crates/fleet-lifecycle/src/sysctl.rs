@@ -10,8 +10,15 @@ use crate::spec::{self, Namespace};
 
 /// Parameters of the IPC namespace (`man 7 ipc_namespaces`), as runc's list.
 const IPC: [&str; 9] = [
-    "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
-    "kernel.shm_rmid_forced", "kernel.msg_next_id",
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+    "kernel.msg_next_id",
 ];
 
 /// Checks every parameter.
@@ -26,11 +33,18 @@ pub(crate) fn check(full: &Value) -> Result<()> {
             return Err(fail("its value is not a string"));
         }
         let dotted = name.replace('/', ".");
-        let needed = namespace_of(&dotted).ok_or_else(|| fail("it belongs to no namespace: it would change the host"))?;
+        let needed = namespace_of(&dotted)
+            .ok_or_else(|| fail("it belongs to no namespace: it would change the host"))?;
         if spec::namespace(full, needed) == Namespace::Inherited {
-            return Err(fail(&format!("it needs a {needed} namespace of the container's own")));
+            return Err(fail(&format!(
+                "it needs a {needed} namespace of the container's own"
+            )));
         }
-        if dotted.split('.').any(|part| part.is_empty() || part == "..") || !path(name).exists() {
+        if dotted
+            .split('.')
+            .any(|part| part.is_empty() || part == "..")
+            || !path(name).exists()
+        {
             return Err(fail("this kernel does not have it"));
         }
     }
@@ -51,7 +65,11 @@ fn namespace_of(name: &str) -> Option<&'static str> {
 
 /// Names with a slash keep their dots (`net/ipv4/conf/eth0.1/…`).
 fn path(name: &str) -> PathBuf {
-    let relative = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    let relative = if name.contains('/') {
+        name.to_owned()
+    } else {
+        name.replace('.', "/")
+    };
     PathBuf::from("/proc/sys").join(relative)
 }
 
@@ -63,14 +81,32 @@ mod tests {
 
     #[test]
     fn names() {
-        let with = |name: &str, namespaces: Value| check(&json!({"linux": {"sysctl": {name: "1"}, "namespaces": namespaces}}));
+        let with = |name: &str, namespaces: Value| {
+            check(&json!({"linux": {"sysctl": {name: "1"}, "namespaces": namespaces}}))
+        };
         assert!(with("kernel.shmmax", json!([{"type": "ipc"}])).is_ok());
         for (name, namespaces, word) in [
             ("kernel.shmmax", json!([]), "ipc namespace"),
-            ("net.ipv4.ip_forward", json!([{"type": "ipc"}]), "network namespace"),
-            ("vm.swappiness", json!([{"type": "ipc"}]), "would change the host"),
-            ("net.no.such", json!([{"type": "network"}]), "does not have it"),
-            ("net.../../kernel", json!([{"type": "network"}]), "does not have it"),
+            (
+                "net.ipv4.ip_forward",
+                json!([{"type": "ipc"}]),
+                "network namespace",
+            ),
+            (
+                "vm.swappiness",
+                json!([{"type": "ipc"}]),
+                "would change the host",
+            ),
+            (
+                "net.no.such",
+                json!([{"type": "network"}]),
+                "does not have it",
+            ),
+            (
+                "net.../../kernel",
+                json!([{"type": "network"}]),
+                "does not have it",
+            ),
         ] {
             let err = with(name, namespaces).unwrap_err().to_string();
             assert!(err.contains(word) && err.contains(name), "{err}");

@@ -126,7 +126,8 @@ impl Tail {
         }
         rlimits::apply(&program.rlimits).map_err(|err| Error::Setup(err.to_string()))?;
         let entered = workdir::enter(&program.cwd);
-        capabilities::drop_bounding(&program.capabilities).op(|| "drop the capability bounding set")?;
+        capabilities::drop_bounding(&program.capabilities)
+            .op(|| "drop the capability bounding set")?;
         identity::switch(program)?;
         if entered.is_err() {
             workdir::enter(&program.cwd)?;
@@ -138,7 +139,8 @@ impl Tail {
     fn resolve(&self) -> Result<()> {
         let program = &self.program;
         let name = program.args.first().map(String::as_str).unwrap_or_default();
-        let path = program::resolve(name, &program.env).map_err(|err| Error::Setup(err.to_string()))?;
+        let path =
+            program::resolve(name, &program.env).map_err(|err| Error::Setup(err.to_string()))?;
         *self.resolved.borrow_mut() = path;
         Ok(())
     }
@@ -155,8 +157,11 @@ impl Tail {
         if let Some(mask) = program.umask {
             nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
         }
-        labels::apply(program.selinux_label.as_deref(), program.apparmor_profile.as_deref())
-            .map_err(|err| Error::Setup(err.to_string()))?;
+        labels::apply(
+            program.selinux_label.as_deref(),
+            program.apparmor_profile.as_deref(),
+        )
+        .map_err(|err| Error::Setup(err.to_string()))?;
         capabilities::raise_effective().op(|| "make capabilities effective")?;
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before the capabilities go
         // (`man 2 seccomp`); with it, as late as possible.
@@ -166,7 +171,12 @@ impl Tail {
         capabilities::apply(&program.capabilities).map_err(|err| Error::Setup(err.to_string()))?;
         if let Some(init) = &self.init {
             for hook in &init.start_hooks {
-                hooks::run("startContainer", hook, &init.state, &hooks::HookEnv::default())?;
+                hooks::run(
+                    "startContainer",
+                    hook,
+                    &init.state,
+                    &hooks::HookEnv::default(),
+                )?;
             }
         }
         if program.no_new_privileges {
@@ -176,7 +186,11 @@ impl Tail {
         let env = home::complete(&program.env, program.uid);
         let path = self.resolved.borrow();
         let err = program::exec(&path, &program.args, &env);
-        Ok(Error::Setup(format!("exec `{}`: {}", path.display(), errno_text(&err))))
+        Ok(Error::Setup(format!(
+            "exec `{}`: {}",
+            path.display(),
+            errno_text(&err)
+        )))
     }
 }
 
@@ -192,20 +206,33 @@ fn edit_root(edits: &[RootfsEdit]) -> Result<()> {
         return Ok(());
     }
     let root = std::fs::File::open("/").op(|| "open the container's root")?;
-    fleet_rootfs::apply(std::os::fd::AsFd::as_fd(&root), edits).map_err(|err| Error::Setup(err.to_string()))?;
+    fleet_rootfs::apply(std::os::fd::AsFd::as_fd(&root), edits)
+        .map_err(|err| Error::Setup(err.to_string()))?;
     Ok(())
 }
 
 fn read_only(path: &str) -> Result<()> {
     use crate::sys::mount::{Attributes, attr, set_attributes};
     let mount = std::fs::File::open(path).op(|| format!("open `{path}`"))?;
-    set_attributes(std::os::fd::AsFd::as_fd(&mount), Attributes { set: attr::RDONLY, ..Attributes::default() })
-        .op(|| format!("make `{path}` read-only"))
+    set_attributes(
+        std::os::fd::AsFd::as_fd(&mount),
+        Attributes {
+            set: attr::RDONLY,
+            ..Attributes::default()
+        },
+    )
+    .op(|| format!("make `{path}` read-only"))
 }
 
 /// libcontainer 0.7: leaves the loopback device of a new network namespace down (L17).
 fn loopback() -> Result<()> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).op(|| "open a socket")?;
+    let fd = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .op(|| "open a socket")?;
     process::loopback_up(std::os::fd::AsFd::as_fd(&fd)).op(|| "bring up the loopback interface")
 }

@@ -49,25 +49,40 @@ fn hold(wait: OwnedFd, tell: OwnedFd) -> ! {
 
 fn map(full: &Value, pid: i32, ready: OwnedFd) -> Result<OwnedFd> {
     let mut byte = [0];
-    File::from(ready)
-        .read_exact(&mut byte)
-        .map_err(|_| Error::Setup("a new user namespace cannot be made; hint: see `sysctl user.max_user_namespaces`".to_owned()))?;
-    for (file, key) in [("uid_map", "/linux/uidMappings"), ("gid_map", "/linux/gidMappings")] {
+    File::from(ready).read_exact(&mut byte).map_err(|_| {
+        Error::Setup(
+            "a new user namespace cannot be made; hint: see `sysctl user.max_user_namespaces`"
+                .to_owned(),
+        )
+    })?;
+    for (file, key) in [
+        ("uid_map", "/linux/uidMappings"),
+        ("gid_map", "/linux/gidMappings"),
+    ] {
         let path = format!("/proc/{pid}/{file}");
         std::fs::write(&path, lines(full, key)?).op(|| format!("write {file} of the container"))?;
     }
-    Ok(File::open(format!("/proc/{pid}/ns/user")).op(|| "open the new user namespace")?.into())
+    Ok(File::open(format!("/proc/{pid}/ns/user"))
+        .op(|| "open the new user namespace")?
+        .into())
 }
 
 fn lines(full: &Value, key: &str) -> Result<String> {
     let field = |mapping: &Value, name: &str| {
         mapping.get(name).and_then(Value::as_u64).ok_or_else(|| {
-            Error::Invalid(format!("`{}` has an entry without `{name}`", key.trim_start_matches('/').replace('/', ".")))
+            Error::Invalid(format!(
+                "`{}` has an entry without `{name}`",
+                key.trim_start_matches('/').replace('/', ".")
+            ))
         })
     };
     let mut text = String::new();
     for mapping in spec::list(full, key) {
-        let (inside, outside, size) = (field(mapping, "containerID")?, field(mapping, "hostID")?, field(mapping, "size")?);
+        let (inside, outside, size) = (
+            field(mapping, "containerID")?,
+            field(mapping, "hostID")?,
+            field(mapping, "size")?,
+        );
         text.push_str(&format!("{inside} {outside} {size}\n"));
     }
     Ok(text)
@@ -82,7 +97,15 @@ mod tests {
     #[test]
     fn map_lines() {
         let full = json!({"linux": {"uidMappings": [{"containerID": 0, "hostID": 100_000, "size": 5}, {"containerID": 5, "hostID": 9, "size": 1}], "gidMappings": [{"containerID": 0}]}});
-        assert_eq!(lines(&full, "/linux/uidMappings").unwrap(), "0 100000 5\n5 9 1\n");
-        assert!(lines(&full, "/linux/gidMappings").unwrap_err().to_string().contains("linux.gidMappings"));
+        assert_eq!(
+            lines(&full, "/linux/uidMappings").unwrap(),
+            "0 100000 5\n5 9 1\n"
+        );
+        assert!(
+            lines(&full, "/linux/gidMappings")
+                .unwrap_err()
+                .to_string()
+                .contains("linux.gidMappings")
+        );
     }
 }

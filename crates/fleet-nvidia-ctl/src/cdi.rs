@@ -13,7 +13,12 @@ use crate::{CtlError, Verdict, write_json};
 /// Grows when a field of the JSON forms changes its meaning or goes.
 const SCHEMA_VERSION: u32 = 1;
 
-pub(crate) fn run(cli: &Cli, command: &Cdi, out: &mut dyn Write, remarks: &mut dyn Write) -> Result<Verdict, CtlError> {
+pub(crate) fn run(
+    cli: &Cli,
+    command: &Cdi,
+    out: &mut dyn Write,
+    remarks: &mut dyn Write,
+) -> Result<Verdict, CtlError> {
     match command {
         Cdi::List { json } => list(&registry(cli)?, *json, out, remarks),
         Cdi::Validate { files, json } => {
@@ -32,18 +37,41 @@ fn registry(cli: &Cli) -> Result<Registry, CtlError> {
     Ok(host.registry(&fleet_host::spec_dirs(&file.policy, &env)))
 }
 
-fn list(registry: &Registry, as_json: bool, out: &mut dyn Write, remarks: &mut dyn Write) -> Result<Verdict, CtlError> {
+fn list(
+    registry: &Registry,
+    as_json: bool,
+    out: &mut dyn Write,
+    remarks: &mut dyn Write,
+) -> Result<Verdict, CtlError> {
     let devices = registry.devices();
-    let found: Vec<_> = devices.iter().filter_map(|name| Some((name, registry.spec_of(name)?))).collect();
+    let found: Vec<_> = devices
+        .iter()
+        .filter_map(|name| Some((name, registry.spec_of(name)?)))
+        .collect();
     if as_json {
-        let entries: Vec<_> = found.iter().map(|(name, loaded)| entry(name, loaded)).collect();
+        let entries: Vec<_> = found
+            .iter()
+            .map(|(name, loaded)| entry(name, loaded))
+            .collect();
         let errors: Vec<_> = registry.errors().iter().map(ToString::to_string).collect();
-        write_json(out, &json!({ "schemaVersion": SCHEMA_VERSION, "devices": entries, "errors": errors }))?;
+        write_json(
+            out,
+            &json!({ "schemaVersion": SCHEMA_VERSION, "devices": entries, "errors": errors }),
+        )?;
         return Ok(Verdict::Fine);
     }
-    let width = devices.iter().map(|name| name.to_string().len()).max().unwrap_or(0);
+    let width = devices
+        .iter()
+        .map(|name| name.to_string().len())
+        .max()
+        .unwrap_or(0);
     for (name, loaded) in found {
-        writeln!(out, "{:width$}  {}", name.to_string(), loaded.path.display())?;
+        writeln!(
+            out,
+            "{:width$}  {}",
+            name.to_string(),
+            loaded.path.display()
+        )?;
     }
     for err in registry.errors() {
         writeln!(remarks, "fleet-nvidia-ctl: {err}")?;
@@ -52,7 +80,11 @@ fn list(registry: &Registry, as_json: bool, out: &mut dyn Write, remarks: &mut d
 }
 
 fn entry(name: &QualifiedName, loaded: &LoadedSpec) -> Value {
-    let device = loaded.spec.devices.iter().find(|device| device.name == name.name());
+    let device = loaded
+        .spec
+        .devices
+        .iter()
+        .find(|device| device.name == name.name());
     json!({
         "name": name,
         "spec": loaded.path,
@@ -83,19 +115,33 @@ struct Checked {
 
 fn check_file(path: &Path) -> Checked {
     match read_spec(path) {
-        Ok(spec) => Checked { path: path.to_path_buf(), devices: spec.devices.len(), error: None },
-        Err(err) => Checked { path: path.to_path_buf(), devices: 0, error: Some(err.to_string()) },
+        Ok(spec) => Checked {
+            path: path.to_path_buf(),
+            devices: spec.devices.len(),
+            error: None,
+        },
+        Err(err) => Checked {
+            path: path.to_path_buf(),
+            devices: 0,
+            error: Some(err.to_string()),
+        },
     }
 }
 
 fn check_directories(registry: &Registry) -> Vec<Checked> {
     let valid = registry.specs().iter().map(|loaded| {
         let conflict = registry.errors().iter().find(|err| match err {
-            RegistryError::Conflict { first, second, .. } => *first == loaded.path || *second == loaded.path,
+            RegistryError::Conflict { first, second, .. } => {
+                *first == loaded.path || *second == loaded.path
+            }
             _ => false,
         });
         let devices = loaded.spec.devices.len();
-        Checked { path: loaded.path.clone(), devices, error: conflict.map(ToString::to_string) }
+        Checked {
+            path: loaded.path.clone(),
+            devices,
+            error: conflict.map(ToString::to_string),
+        }
     });
     let broken = registry.errors().iter().filter_map(|err| {
         let path = match err {
@@ -103,7 +149,11 @@ fn check_directories(registry: &Registry) -> Vec<Checked> {
             RegistryError::Directory { path, .. } => path.clone(),
             _ => return None,
         };
-        Some(Checked { path, devices: 0, error: Some(err.to_string()) })
+        Some(Checked {
+            path,
+            devices: 0,
+            error: Some(err.to_string()),
+        })
     });
     valid.chain(broken).collect()
 }
@@ -112,9 +162,17 @@ fn report(checked: &[Checked], as_json: bool, out: &mut dyn Write) -> Result<Ver
     if as_json {
         let one = |c: &Checked| json!({ "path": c.path, "valid": c.error.is_none(), "devices": c.devices, "error": c.error });
         let files: Vec<_> = checked.iter().map(one).collect();
-        write_json(out, &json!({ "schemaVersion": SCHEMA_VERSION, "files": files }))?;
+        write_json(
+            out,
+            &json!({ "schemaVersion": SCHEMA_VERSION, "files": files }),
+        )?;
     } else {
-        for Checked { path, devices, error } in checked {
+        for Checked {
+            path,
+            devices,
+            error,
+        } in checked
+        {
             match error {
                 None => writeln!(out, "{}: valid, {devices} devices", path.display())?,
                 Some(error) => writeln!(out, "{}: {error}", path.display())?,

@@ -7,7 +7,11 @@ use fleet_host::{Env, HostRoot};
 
 /// Show and check what fleet-nvidia does with CDI devices.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = "Exit status: 0 done, 1 failed or faults were found, 2 wrong arguments.")]
+#[command(
+    version,
+    about,
+    after_help = "Exit status: 0 done, 1 failed or faults were found, 2 wrong arguments."
+)]
 pub(crate) struct Cli {
     /// Configuration file (default: /etc/fleet-nvidia/config.toml)
     #[arg(long, global = true, value_name = "FILE")]
@@ -71,10 +75,15 @@ pub(crate) enum Config {
 
 impl Cli {
     pub(crate) fn env(&self) -> Env {
-        Env { config: self.config.clone(), ..Env::current() }
+        Env {
+            config: self.config.clone(),
+            ..Env::current()
+        }
     }
 
     pub(crate) fn host(&self) -> HostRoot {
-        self.root_dir.as_deref().map_or_else(HostRoot::default, HostRoot::new)
+        self.root_dir
+            .as_deref()
+            .map_or_else(HostRoot::default, HostRoot::new)
     }
 }

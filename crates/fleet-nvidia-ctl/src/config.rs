@@ -13,7 +13,11 @@ pub(crate) fn run(
 ) -> Result<Verdict, CtlError> {
     match command {
         Config::Default => write!(out, "{}", fleet_inject::DEFAULT_CONFIG)?,
-        Config::Path => writeln!(out, "{}", fleet_host::config_path(&cli.env(), &cli.host()).display())?,
+        Config::Path => writeln!(
+            out,
+            "{}",
+            fleet_host::config_path(&cli.env(), &cli.host()).display()
+        )?,
         Config::Show => show(cli, out, remarks)?,
     }
     Ok(Verdict::Fine)

@@ -20,8 +20,15 @@ pub(crate) fn explain(cli: &Cli, args: &Explain, out: &mut dyn Write) -> Result<
 }
 
 fn load(bundle: &Path) -> Result<Value, CtlError> {
-    let path = if bundle.is_dir() { bundle.join("config.json") } else { bundle.to_path_buf() };
-    let failed = |cause: String| CtlError::Read { path: path.display().to_string(), cause };
+    let path = if bundle.is_dir() {
+        bundle.join("config.json")
+    } else {
+        bundle.to_path_buf()
+    };
+    let failed = |cause: String| CtlError::Read {
+        path: path.display().to_string(),
+        cause,
+    };
     let mut text = String::new();
     match path == Path::new("-") {
         true => io::stdin().lock().read_to_string(&mut text).map(drop),

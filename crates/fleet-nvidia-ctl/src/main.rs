@@ -71,3 +71,195 @@ fn write_json(out: &mut dyn Write, value: &serde_json::Value) -> Result<(), CtlE
     writeln!(out, "{value:#}")?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SPEC: &str = "cdiVersion: 0.6.0\nkind: vendor.example/dev\ndevices:\n- name: x\n  containerEdits:\n    env: [A=1]\n";
+
+    /// A host with one CDI spec.
+    fn host() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("etc/cdi")).unwrap();
+        fs::create_dir_all(dir.path().join("etc/fleet-nvidia")).unwrap();
+        fs::write(dir.path().join("etc/cdi/dev.yaml"), SPEC).unwrap();
+        dir
+    }
+
+    /// Verdict, results and remarks.
+    fn typed(root: &Path, args: &[&str]) -> (Result<Verdict, CtlError>, String, String) {
+        let start = [
+            "fleet-nvidia-ctl",
+            "--root-dir",
+            root.to_str().unwrap(),
+            "--config",
+            "/etc/fleet-nvidia/config.toml",
+        ];
+        let cli = Cli::try_parse_from(start.iter().chain(args)).unwrap();
+        let (mut out, mut remarks) = (Vec::new(), Vec::new());
+        let verdict = run(&cli, &mut out, &mut remarks);
+        (
+            verdict,
+            String::from_utf8(out).unwrap(),
+            String::from_utf8(remarks).unwrap(),
+        )
+    }
+
+    fn configured(text: &str) -> tempfile::TempDir {
+        let dir = host();
+        fs::write(dir.path().join("etc/fleet-nvidia/config.toml"), text).unwrap();
+        dir
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+        assert_eq!(
+            Cli::try_parse_from(["fleet-nvidia-ctl", "nonsense"])
+                .unwrap_err()
+                .exit_code(),
+            2
+        );
+    }
+
+    #[test]
+    fn explain_prints_the_plan_as_text_and_json() {
+        let host = configured("");
+        let bundle = host.path().join("bundle");
+        fs::create_dir(&bundle).unwrap();
+        let spec = json!({"annotations": {"cdi.k8s.io/x": "vendor.example/dev=x"}});
+        fs::write(bundle.join("config.json"), spec.to_string()).unwrap();
+        let (verdict, out, _) = typed(host.path(), &["explain", bundle.to_str().unwrap()]);
+        assert_eq!(verdict.unwrap(), Verdict::Fine);
+        assert!(out.starts_with("env  A=1  "), "{out}");
+        assert!(
+            out.ends_with("dev.yaml vendor.example/dev=x  annotation cdi.k8s.io/x\n"),
+            "{out}"
+        );
+
+        let file = bundle.join("config.json");
+        let (_, out, _) = typed(host.path(), &["explain", "--json", file.to_str().unwrap()]);
+        let plan: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(plan["schemaVersion"], 1);
+        assert_eq!(plan["edits"].as_array().unwrap().len(), 1);
+        let edit = &plan["edits"][0];
+        assert_eq!(
+            (&edit["change"], &edit["name"], &edit["value"]),
+            (&json!("env"), &json!("A"), &json!("1"))
+        );
+        assert_eq!(
+            edit["origin"]["source"],
+            json!({"from": "annotation", "name": "cdi.k8s.io/x"})
+        );
+        assert_eq!(edit["origin"]["device"], "vendor.example/dev=x");
+        assert_eq!(
+            fs::read_to_string(file).unwrap(),
+            spec.to_string(),
+            "explain changes nothing"
+        );
+    }
+
+    #[test]
+    fn explain_fails_as_create_would() {
+        let host = configured("");
+        let file = host.path().join("config.json");
+        fs::write(
+            &file,
+            json!({"process": {"env": ["NVIDIA_VISIBLE_DEVICES=0"]}}).to_string(),
+        )
+        .unwrap();
+        let (verdict, out, _) = typed(host.path(), &["explain", file.to_str().unwrap()]);
+        let err = verdict.unwrap_err().to_string();
+        assert!(
+            err.starts_with("unresolvable CDI devices nvidia.com/gpu=0: "),
+            "{err}"
+        );
+        assert_eq!(out, "");
+        fs::write(&file, "{").unwrap();
+        let (verdict, ..) = typed(host.path(), &["explain", file.to_str().unwrap()]);
+        assert!(
+            verdict
+                .unwrap_err()
+                .to_string()
+                .starts_with(&format!("read {}: ", file.display()))
+        );
+    }
+
+    #[test]
+    fn devices_are_listed_and_bad_files_do_not_hide_them() {
+        let host = configured("");
+        fs::write(host.path().join("etc/cdi/bad.yaml"), "kind: x\n").unwrap();
+        let (verdict, out, remarks) = typed(host.path(), &["cdi", "list"]);
+        assert_eq!(verdict.unwrap(), Verdict::Fine);
+        assert!(
+            out.starts_with("vendor.example/dev=x  ") && out.ends_with("/etc/cdi/dev.yaml\n"),
+            "{out}"
+        );
+        assert!(remarks.contains("bad.yaml"), "{remarks}");
+        let (_, out, remarks) = typed(host.path(), &["cdi", "list", "--json"]);
+        let list: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(list["schemaVersion"], 1);
+        assert_eq!(list["devices"][0]["name"], "vendor.example/dev=x");
+        assert_eq!(list["devices"][0]["edits"]["env"], 1);
+        assert_eq!(list["errors"].as_array().unwrap().len(), 1);
+        assert_eq!(remarks, "");
+    }
+
+    #[test]
+    fn validation_finds_broken_files_and_conflicts() {
+        let host = configured("");
+        let (verdict, out, _) = typed(host.path(), &["cdi", "validate"]);
+        assert_eq!(verdict.unwrap(), Verdict::Fine);
+        assert!(out.ends_with("dev.yaml: valid, 1 devices\n"), "{out}");
+
+        fs::write(host.path().join("etc/cdi/twin.yaml"), SPEC).unwrap();
+        let (verdict, out, _) = typed(host.path(), &["cdi", "validate", "--json"]);
+        assert_eq!(verdict.unwrap(), Verdict::Faulty);
+        let report: Value = serde_json::from_str(&out).unwrap();
+        assert!(
+            report["files"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|file| file["valid"] == false),
+            "{out}"
+        );
+
+        let bad = host.path().join("bad.json");
+        fs::write(&bad, "{}").unwrap();
+        let (verdict, out, _) = typed(host.path(), &["cdi", "validate", bad.to_str().unwrap()]);
+        assert_eq!(verdict.unwrap(), Verdict::Faulty);
+        assert_eq!(out.lines().count(), 1, "{out}");
+        let good = host.path().join("etc/cdi/dev.yaml");
+        let (verdict, ..) = typed(host.path(), &["cdi", "validate", good.to_str().unwrap()]);
+        assert_eq!(verdict.unwrap(), Verdict::Fine);
+    }
+
+    #[test]
+    fn the_configuration_is_shown_as_it_counts() {
+        let host = configured("profile = \"crio\"\nfuture = 1\n");
+        let (_, out, remarks) = typed(host.path(), &["config", "show"]);
+        assert!(
+            out.starts_with("# from /etc/fleet-nvidia/config.toml\nprofile = \"crio\"\n"),
+            "{out}"
+        );
+        assert!(
+            fleet_inject::Policy::parse(&out, "shown")
+                .unwrap()
+                .warnings
+                .is_empty()
+        );
+        assert!(remarks.contains("`future` is not known"), "{remarks}");
+        let (_, out, _) = typed(host.path(), &["config", "path"]);
+        assert_eq!(out, "/etc/fleet-nvidia/config.toml\n");
+        let (_, out, _) = typed(host.path(), &["config", "default"]);
+        assert_eq!(out, fleet_inject::DEFAULT_CONFIG);
+    }
+}

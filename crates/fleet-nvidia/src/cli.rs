@@ -18,7 +18,12 @@ pub(crate) enum Parsed {
 
 /// OCI runtime with CDI device injection, compatible with crun and runc.
 #[derive(Parser, Debug)]
-#[command(name = "fleet-nvidia", disable_version_flag = true, args_override_self = true, disable_help_subcommand = true)]
+#[command(
+    name = "fleet-nvidia",
+    disable_version_flag = true,
+    args_override_self = true,
+    disable_help_subcommand = true
+)]
 pub(crate) struct Command {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -332,16 +337,28 @@ pub(crate) struct Spec {
 pub(crate) fn parse(args: Vec<OsString>) -> Parsed {
     match Command::try_parse_from(args) {
         Ok(command) => Parsed::Run(Box::new(command)),
-        Err(err) if matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => Parsed::Text(err.to_string()),
+        Err(err)
+            if matches!(
+                err.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
+            Parsed::Text(err.to_string())
+        }
         Err(err) => Parsed::Usage(one_line(&err.to_string())),
     }
 }
 
 /// clap explains over several lines; engines show one.
 fn one_line(text: &str) -> String {
-    let parts = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let parts = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"));
     let joined = parts.collect::<Vec<_>>().join("; ");
-    joined.trim_start_matches("error: ").replace("; Usage:", "; usage:")
+    joined
+        .trim_start_matches("error: ")
+        .replace("; Usage:", "; usage:")
 }
 
 #[cfg(test)]
@@ -396,14 +413,21 @@ mod tests {
 
     #[test]
     fn exec_stops_reading_options_at_the_id() {
-        let Some(Verb::Exec(exec)) = command("fleet-nvidia exec -t id ls -l --root").verb else { panic!() };
+        let Some(Verb::Exec(exec)) = command("fleet-nvidia exec -t id ls -l --root").verb else {
+            panic!()
+        };
         assert_eq!(exec.args, ["ls", "-l", "--root"]);
         assert!(exec.tty);
     }
 
     #[test]
     fn unknown_options_fail_in_one_line() {
-        for line in ["fleet-nvidia --nope state id", "fleet-nvidia create --nope id", "fleet-nvidia checkpoint --help", "fleet-nvidia moon"] {
+        for line in [
+            "fleet-nvidia --nope state id",
+            "fleet-nvidia create --nope id",
+            "fleet-nvidia checkpoint --help",
+            "fleet-nvidia moon",
+        ] {
             match parse(line.split_whitespace().map(OsString::from).collect()) {
                 Parsed::Usage(text) => assert!(!text.contains('\n'), "{text}"),
                 _ => panic!("{line} was accepted"),

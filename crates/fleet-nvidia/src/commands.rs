@@ -40,7 +40,12 @@ impl Context {
         let who = Identity::current();
         let xdg = std::env::var("XDG_RUNTIME_DIR").ok();
         let root = StateRoot::new(global.root.as_deref(), &who, xdg.as_deref());
-        Self { log: Log::new(&global), who, root, global }
+        Self {
+            log: Log::new(&global),
+            who,
+            root,
+            global,
+        }
     }
 
     pub(crate) fn container(&self, id: &str) -> Result<Container, Error> {
@@ -66,7 +71,9 @@ pub(crate) fn run(command: Command) -> ExitCode {
         if version {
             return output::print(&version::text());
         }
-        context.log.fatal("no command given; hint: `fleet-nvidia --help` lists them");
+        context
+            .log
+            .fatal("no command given; hint: `fleet-nvidia --help` lists them");
         return ExitCode::FAILURE;
     };
     let exec = matches!(verb, Verb::Exec(_));

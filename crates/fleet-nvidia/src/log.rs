@@ -18,19 +18,40 @@ pub(crate) struct Log {
 }
 
 /// Severities by name; a record is written when its number is not above the verbosity.
-const LEVELS: [(&str, u8); 5] = [("error", 0), ("warning", 1), ("warn", 1), ("info", 2), ("debug", 3)];
+const LEVELS: [(&str, u8); 5] = [
+    ("error", 0),
+    ("warning", 1),
+    ("warn", 1),
+    ("info", 2),
+    ("debug", 3),
+];
 
 impl Log {
     /// Follows the global options.
     pub(crate) fn new(global: &Global) -> Self {
-        let named = global.log_level.as_deref().and_then(|name| LEVELS.iter().find(|(level, _)| *level == name));
-        let verbosity = if global.debug { 3 } else { named.map_or(0, |(_, number)| *number) };
-        Self { file: global.log.clone().filter(|f| !f.is_empty()), json: global.log_format == "json", verbosity }
+        let named = global
+            .log_level
+            .as_deref()
+            .and_then(|name| LEVELS.iter().find(|(level, _)| *level == name));
+        let verbosity = if global.debug {
+            3
+        } else {
+            named.map_or(0, |(_, number)| *number)
+        };
+        Self {
+            file: global.log.clone().filter(|f| !f.is_empty()),
+            json: global.log_format == "json",
+            verbosity,
+        }
     }
 
     /// Before the options are known.
     pub(crate) fn to_stderr() -> Self {
-        Self { file: None, json: false, verbosity: 0 }
+        Self {
+            file: None,
+            json: false,
+            verbosity: 0,
+        }
     }
 
     /// The final error, once.
@@ -71,18 +92,34 @@ impl Log {
         let line = if self.json {
             serde_json::json!({"level": level, "msg": message, "time": time}).to_string()
         } else {
-            format!("time=\"{time}\" level={level} msg={}", serde_json::Value::from(message))
+            format!(
+                "time=\"{time}\" level={level} msg={}",
+                serde_json::Value::from(message)
+            )
         };
-        let opened = OpenOptions::new().create(true).append(true).mode(0o644).open(path);
-        if let Err(err) = opened.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())) {
-            let _ = writeln!(std::io::stderr().lock(), "fleet-nvidia: cannot write to log `{path}`: {err}");
+        let opened = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o644)
+            .open(path);
+        if let Err(err) = opened.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
+        {
+            let _ = writeln!(
+                std::io::stderr().lock(),
+                "fleet-nvidia: cannot write to log `{path}`: {err}"
+            );
         }
     }
 }
 
 /// One line without control characters: names come from files and images.
 fn sanitise(message: &str) -> String {
-    message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+    message
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -92,13 +129,20 @@ mod tests {
     #[test]
     fn one_object_per_record_appended() {
         let path = std::env::temp_dir().join(format!("fleet-log-{}", std::process::id()));
-        let log = Log { file: Some(path.display().to_string()), json: true, verbosity: 0 };
+        let log = Log {
+            file: Some(path.display().to_string()),
+            json: true,
+            verbosity: 0,
+        };
         log.append("error", "first");
         log.warn("not at this verbosity");
         log.append("error", "a \"quoted\" one");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        let records: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let records: Vec<serde_json::Value> = text
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect();
         assert_eq!(records.len(), 2);
         for record in &records {
             let keys: Vec<&String> = record.as_object().unwrap().keys().collect();

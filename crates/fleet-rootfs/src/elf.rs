@@ -46,7 +46,11 @@ impl Bytes<'_> {
 
     /// An address-sized number.
     fn word(&self, at: usize, wide: bool) -> Option<u64> {
-        if wide { self.u64(at) } else { self.u32(at).map(u64::from) }
+        if wide {
+            self.u64(at)
+        } else {
+            self.u32(at).map(u64::from)
+        }
     }
 }
 
@@ -60,7 +64,11 @@ struct Segment {
 /// Reads a shared library; nothing for any other file.
 pub(crate) fn library(file: &File) -> Option<Library> {
     let head = read_at(file, 0, 52)?;
-    let head = if head.get(4) == Some(&2) { read_at(file, 0, 64)? } else { head };
+    let head = if head.get(4) == Some(&2) {
+        read_at(file, 0, 64)?
+    } else {
+        head
+    };
     let bytes = Bytes(&head);
     if head.get(..4)? != b"\x7fELF" || head.get(5) != Some(&1) {
         return None;
@@ -74,8 +82,15 @@ pub(crate) fn library(file: &File) -> Option<Library> {
         return None;
     }
     let segments = segments(file, &bytes, wide)?;
-    let soname = segments.iter().find(|s| s.kind == PT_DYNAMIC).and_then(|dynamic| soname(file, dynamic, &segments, wide));
-    Some(Library { machine: bytes.u16(18)?, wide, soname })
+    let soname = segments
+        .iter()
+        .find(|s| s.kind == PT_DYNAMIC)
+        .and_then(|dynamic| soname(file, dynamic, &segments, wide));
+    Some(Library {
+        machine: bytes.u16(18)?,
+        wide,
+        soname,
+    })
 }
 
 fn segments(file: &File, head: &Bytes<'_>, wide: bool) -> Option<Vec<Segment>> {
@@ -89,21 +104,38 @@ fn segments(file: &File, head: &Bytes<'_>, wide: bool) -> Option<Vec<Segment>> {
         return None;
     }
     let table = read_at(file, offset, usize::from(size) * usize::from(count))?;
-    table.chunks_exact(usize::from(size)).map(|chunk| segment(&Bytes(chunk), wide)).collect()
+    table
+        .chunks_exact(usize::from(size))
+        .map(|chunk| segment(&Bytes(chunk), wide))
+        .collect()
 }
 
 fn segment(bytes: &Bytes<'_>, wide: bool) -> Option<Segment> {
     let kind = bytes.u32(0)?;
     Some(if wide {
-        Segment { kind, offset: bytes.u64(8)?, address: bytes.u64(16)?, size: bytes.u64(32)? }
+        Segment {
+            kind,
+            offset: bytes.u64(8)?,
+            address: bytes.u64(16)?,
+            size: bytes.u64(32)?,
+        }
     } else {
-        Segment { kind, offset: bytes.u32(4)?.into(), address: bytes.u32(8)?.into(), size: bytes.u32(16)?.into() }
+        Segment {
+            kind,
+            offset: bytes.u32(4)?.into(),
+            address: bytes.u32(8)?.into(),
+            size: bytes.u32(16)?.into(),
+        }
     })
 }
 
 fn soname(file: &File, dynamic: &Segment, segments: &[Segment], wide: bool) -> Option<String> {
     let entry = if wide { 16 } else { 8 };
-    let table = read_at(file, dynamic.offset, usize::try_from(dynamic.size.min(MAX_TABLE)).ok()?)?;
+    let table = read_at(
+        file,
+        dynamic.offset,
+        usize::try_from(dynamic.size.min(MAX_TABLE)).ok()?,
+    )?;
     let (mut name, mut strings, mut length) = (None, None, None);
     for chunk in table.chunks_exact(entry) {
         let bytes = Bytes(chunk);
@@ -117,8 +149,12 @@ fn soname(file: &File, dynamic: &Segment, segments: &[Segment], wide: bool) -> O
         }
     }
     let (name, strings) = (name?, strings?);
-    let load = segments.iter().find(|s| s.kind == PT_LOAD && s.address <= strings && strings - s.address < s.size)?;
-    let start = (strings - load.address).checked_add(load.offset)?.checked_add(name)?;
+    let load = segments
+        .iter()
+        .find(|s| s.kind == PT_LOAD && s.address <= strings && strings - s.address < s.size)?;
+    let start = (strings - load.address)
+        .checked_add(load.offset)?
+        .checked_add(name)?;
     // A name is short; the table's end bounds it, too.
     let left = length?.checked_sub(name)?.min(256);
     let text = read_at(file, start, usize::try_from(left).ok()?)?;
@@ -144,11 +180,18 @@ pub(crate) fn section(file: &File, name: &str, limit: u64) -> Option<Vec<u8>> {
     let (start, length) = extent(sections.get(usize::from(names))?)?;
     let texts = read_at(file, start, usize::try_from(length.min(MAX_TABLE)).ok()?)?;
     let wanted = sections.iter().find(|section| {
-        let at = section.u32(0).and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-        texts.get(at..).is_some_and(|rest| rest.split(|b| *b == 0).next() == Some(name.as_bytes()))
+        let at = section
+            .u32(0)
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(usize::MAX);
+        texts
+            .get(at..)
+            .is_some_and(|rest| rest.split(|b| *b == 0).next() == Some(name.as_bytes()))
     })?;
     let (start, length) = extent(wanted)?;
-    (length <= limit).then(|| read_at(file, start, usize::try_from(length).ok()?)).flatten()
+    (length <= limit)
+        .then(|| read_at(file, start, usize::try_from(length).ok()?))
+        .flatten()
 }
 
 #[cfg(test)]
@@ -161,12 +204,18 @@ pub(crate) mod tests {
         let mut strings = vec![0];
         strings.extend(soname.as_bytes());
         strings.push(0);
-        let (head, program, entry) = if wide { (64_usize, 56_usize, 16_usize) } else { (52, 32, 8) };
+        let (head, program, entry) = if wide {
+            (64_usize, 56_usize, 16_usize)
+        } else {
+            (52, 32, 8)
+        };
         let dynamic_at = head + 2 * program;
         let strings_at = dynamic_at + 4 * entry;
         let total = strings_at + strings.len();
         let mut out = vec![0; total];
-        let mut put = |at: usize, value: u64, width: usize| out[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+        let mut put = |at: usize, value: u64, width: usize| {
+            out[at..at + width].copy_from_slice(&value.to_le_bytes()[..width])
+        };
         let word = if wide { 8 } else { 4 };
         put(0, u64::from(u32::from_le_bytes(*b"\x7fELF")), 4);
         put(4, if wide { 2 } else { 1 }, 1);
@@ -196,7 +245,10 @@ pub(crate) mod tests {
                 put(at + 16, size as u64, 4);
             }
         }
-        for (n, (tag, value)) in [(14, 1), (5, strings_at), (10, strings.len()), (0, 0)].into_iter().enumerate() {
+        for (n, (tag, value)) in [(14, 1), (5, strings_at), (10, strings.len()), (0, 0)]
+            .into_iter()
+            .enumerate()
+        {
             put(dynamic_at + n * entry, tag, word);
             put(dynamic_at + n * entry + entry / 2, value as u64, word);
         }
@@ -213,9 +265,23 @@ pub(crate) mod tests {
     #[test]
     fn both_classes() {
         let wide = parse(&image(true, 62, "libx.so.1")).unwrap();
-        assert_eq!(wide, Library { machine: 62, wide: true, soname: Some("libx.so.1".into()) });
+        assert_eq!(
+            wide,
+            Library {
+                machine: 62,
+                wide: true,
+                soname: Some("libx.so.1".into())
+            }
+        );
         let narrow = parse(&image(false, 3, "liby.so.2")).unwrap();
-        assert_eq!(narrow, Library { machine: 3, wide: false, soname: Some("liby.so.2".into()) });
+        assert_eq!(
+            narrow,
+            Library {
+                machine: 3,
+                wide: false,
+                soname: Some("liby.so.2".into())
+            }
+        );
     }
 
     #[test]

@@ -45,7 +45,9 @@ pub fn recognise(path: &str, args: &[String]) -> Result<HookProgram, HookArgsErr
         _ => return Ok(HookProgram::Foreign),
     }
     let Some((name, flags)) = rest.split_first() else {
-        return Ok(HookProgram::UnknownNvidiaHook { name: String::new() });
+        return Ok(HookProgram::UnknownNvidiaHook {
+            name: String::new(),
+        });
     };
     native(name, flags)
 }
@@ -67,22 +69,42 @@ const KNOWN: [&str; 6] = [
 
 fn native(name: &str, args: &[String]) -> Result<HookProgram, HookArgsError> {
     if !KNOWN.contains(&name) {
-        return Ok(HookProgram::UnknownNvidiaHook { name: name.to_owned() });
+        return Ok(HookProgram::UnknownNvidiaHook {
+            name: name.to_owned(),
+        });
     }
     let flags = Flags::parse(name, args)?;
     let edits = match name {
         "create-symlinks" => {
             flags.only(&["link", "container-spec"])?;
-            flags.all("link").map(|value| symlink(name, value)).collect::<Result<_, _>>()?
+            flags
+                .all("link")
+                .map(|value| symlink(name, value))
+                .collect::<Result<_, _>>()?
         }
         "update-ldcache" => {
             flags.only(&["folder", "ldconfig-path", "container-spec"])?;
-            let folders: Vec<String> = flags.all("folder").flat_map(|v| v.split(',')).map(str::to_owned).collect();
+            let folders: Vec<String> = flags
+                .all("folder")
+                .flat_map(|v| v.split(','))
+                .map(str::to_owned)
+                .collect();
             vec![RootfsEdit::UpdateLdCache { folders }]
         }
         "enable-cuda-compat" => {
-            flags.only(&["host-driver-version", "host-cuda-version", "cuda-compat-container-root", "container-spec"])?;
-            let last = |key: &str| flags.all(key).last().map(str::to_owned).filter(|v| !v.is_empty());
+            flags.only(&[
+                "host-driver-version",
+                "host-cuda-version",
+                "cuda-compat-container-root",
+                "container-spec",
+            ])?;
+            let last = |key: &str| {
+                flags
+                    .all(key)
+                    .last()
+                    .map(str::to_owned)
+                    .filter(|v| !v.is_empty())
+            };
             vec![RootfsEdit::CudaCompat {
                 host_driver_version: last("host-driver-version"),
                 host_cuda_version: last("host-cuda-version"),
@@ -99,9 +121,16 @@ fn native(name: &str, args: &[String]) -> Result<HookProgram, HookArgsError> {
         }
         "chmod" => {
             flags.only(&["mode", "path", "container-spec"])?;
-            let mode = flags.all("mode").last().and_then(|text| u32::from_str_radix(text, 8).ok()).filter(|mode| *mode <= 0o7777);
+            let mode = flags
+                .all("mode")
+                .last()
+                .and_then(|text| u32::from_str_radix(text, 8).ok())
+                .filter(|mode| *mode <= 0o7777);
             let mode = mode.ok_or_else(|| error(name, "it needs `--mode` with an octal number"))?;
-            vec![RootfsEdit::Chmod { mode, paths: flags.all("path").map(str::to_owned).collect() }]
+            vec![RootfsEdit::Chmod {
+                mode,
+                paths: flags.all("path").map(str::to_owned).collect(),
+            }]
         }
         _ => Vec::new(),
     };
@@ -109,15 +138,24 @@ fn native(name: &str, args: &[String]) -> Result<HookProgram, HookArgsError> {
 }
 
 fn error(hook: &str, why: &str) -> HookArgsError {
-    HookArgsError { hook: hook.to_owned(), why: why.to_owned() }
+    HookArgsError {
+        hook: hook.to_owned(),
+        why: why.to_owned(),
+    }
 }
 
 fn symlink(name: &str, value: &str) -> Result<RootfsEdit, HookArgsError> {
     match value.split_once("::") {
         Some((target, link)) if !target.is_empty() && link.starts_with('/') => {
-            Ok(RootfsEdit::Symlink { target: target.to_owned(), link: link.to_owned() })
+            Ok(RootfsEdit::Symlink {
+                target: target.to_owned(),
+                link: link.to_owned(),
+            })
         }
-        _ => Err(error(name, &format!("`{value}` is not TARGET::LINK with an absolute link"))),
+        _ => Err(error(
+            name,
+            &format!("`{value}` is not TARGET::LINK with an absolute link"),
+        )),
     }
 }
 
@@ -138,23 +176,35 @@ impl Flags {
             match flag.split_once('=') {
                 Some((name, value)) => pairs.push((name.to_owned(), value.to_owned())),
                 None => {
-                    let value = args.next().ok_or_else(|| error(hook, &format!("`{arg}` has no value")))?;
+                    let value = args
+                        .next()
+                        .ok_or_else(|| error(hook, &format!("`{arg}` has no value")))?;
                     pairs.push((flag.to_owned(), value.clone()));
                 }
             }
         }
-        Ok(Self { hook: hook.to_owned(), pairs })
+        Ok(Self {
+            hook: hook.to_owned(),
+            pairs,
+        })
     }
 
     fn only(&self, known: &[&str]) -> Result<(), HookArgsError> {
-        match self.pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        match self
+            .pairs
+            .iter()
+            .find(|(name, _)| !known.contains(&name.as_str()))
+        {
             Some((name, _)) => Err(error(&self.hook, &format!("unknown flag `--{name}`"))),
             None => Ok(()),
         }
     }
 
     fn all<'a>(&'a self, wanted: &'a str) -> impl Iterator<Item = &'a str> {
-        self.pairs.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value.as_str())
+        self.pairs
+            .iter()
+            .filter(move |(name, _)| name == wanted)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -163,7 +213,13 @@ mod tests {
     use super::*;
 
     fn of(path: &str, line: &str) -> Result<HookProgram, HookArgsError> {
-        recognise(path, &line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        recognise(
+            path,
+            &line
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
     }
 
     fn native_of(path: &str, line: &str) -> Vec<RootfsEdit> {
@@ -175,13 +231,31 @@ mod tests {
 
     #[test]
     fn every_program_and_spelling() {
-        let link = RootfsEdit::Symlink { target: "a".into(), link: "/b".into() };
+        let link = RootfsEdit::Symlink {
+            target: "a".into(),
+            link: "/b".into(),
+        };
         for (path, line) in [
-            ("/usr/bin/nvidia-cdi-hook", "nvidia-cdi-hook create-symlinks --link a::/b"),
-            ("/usr/bin/nvidia-cdi-hook", "nvidia-cdi-hook --debug create-symlinks --link=a::/b"),
-            ("/usr/local/bin/nvidia-ctk", "nvidia-ctk hook create-symlinks -link a::/b"),
-            ("/usr/bin/nvidia-ctk", "nvidia-ctk --quiet hook create-symlinks --link a::/b --container-spec /x"),
-            ("/usr/bin/fleet-nvidia", "fleet-nvidia hook create-symlinks --link a::/b"),
+            (
+                "/usr/bin/nvidia-cdi-hook",
+                "nvidia-cdi-hook create-symlinks --link a::/b",
+            ),
+            (
+                "/usr/bin/nvidia-cdi-hook",
+                "nvidia-cdi-hook --debug create-symlinks --link=a::/b",
+            ),
+            (
+                "/usr/local/bin/nvidia-ctk",
+                "nvidia-ctk hook create-symlinks -link a::/b",
+            ),
+            (
+                "/usr/bin/nvidia-ctk",
+                "nvidia-ctk --quiet hook create-symlinks --link a::/b --container-spec /x",
+            ),
+            (
+                "/usr/bin/fleet-nvidia",
+                "fleet-nvidia hook create-symlinks --link a::/b",
+            ),
         ] {
             assert_eq!(native_of(path, line), [link.clone()], "{line}");
         }
@@ -191,22 +265,58 @@ mod tests {
     fn every_hook() {
         let path = "/usr/bin/nvidia-cdi-hook";
         assert_eq!(
-            native_of(path, "x update-ldcache --folder /a --folder=/b --ldconfig-path @/sbin/ldconfig"),
-            [RootfsEdit::UpdateLdCache { folders: vec!["/a".into(), "/b".into()] }]
+            native_of(
+                path,
+                "x update-ldcache --folder /a --folder=/b --ldconfig-path @/sbin/ldconfig"
+            ),
+            [RootfsEdit::UpdateLdCache {
+                folders: vec!["/a".into(), "/b".into()]
+            }]
         );
-        assert_eq!(native_of(path, "x chmod --mode 755 --path /dev/dri"), [RootfsEdit::Chmod { mode: 0o755, paths: vec!["/dev/dri".into()] }]);
-        assert_eq!(native_of(path, "x disable-device-node-modification"), [RootfsEdit::DisableDeviceNodeModification]);
-        assert_eq!(native_of(path, "x update-application-profile"), [RootfsEdit::UpdateApplicationProfile]);
+        assert_eq!(
+            native_of(path, "x chmod --mode 755 --path /dev/dri"),
+            [RootfsEdit::Chmod {
+                mode: 0o755,
+                paths: vec!["/dev/dri".into()]
+            }]
+        );
+        assert_eq!(
+            native_of(path, "x disable-device-node-modification"),
+            [RootfsEdit::DisableDeviceNodeModification]
+        );
+        assert_eq!(
+            native_of(path, "x update-application-profile"),
+            [RootfsEdit::UpdateApplicationProfile]
+        );
         let compat = native_of(path, "x enable-cuda-compat --host-driver-version=550.54.15");
-        assert!(matches!(&compat[..], [RootfsEdit::CudaCompat { host_driver_version: Some(v), .. }] if v == "550.54.15"));
+        assert!(
+            matches!(&compat[..], [RootfsEdit::CudaCompat { host_driver_version: Some(v), .. }] if v == "550.54.15")
+        );
     }
 
     #[test]
     fn what_is_not_ours() {
-        assert_eq!(of("/usr/bin/other", "other create-symlinks"), Ok(HookProgram::Foreign));
-        assert_eq!(of("/usr/bin/nvidia-ctk", "nvidia-ctk cdi list"), Ok(HookProgram::Foreign));
-        assert_eq!(of("/usr/bin/nvidia-cdi-hook", "x new-hook --y"), Ok(HookProgram::UnknownNvidiaHook { name: "new-hook".into() }));
-        for line in ["x create-symlinks --link", "x create-symlinks --link a:/b", "x create-symlinks --folder /x", "x chmod --path /x", "x create-symlinks extra"] {
+        assert_eq!(
+            of("/usr/bin/other", "other create-symlinks"),
+            Ok(HookProgram::Foreign)
+        );
+        assert_eq!(
+            of("/usr/bin/nvidia-ctk", "nvidia-ctk cdi list"),
+            Ok(HookProgram::Foreign)
+        );
+        assert_eq!(
+            of("/usr/bin/nvidia-cdi-hook", "x new-hook --y"),
+            Ok(HookProgram::UnknownNvidiaHook {
+                name: "new-hook".into()
+            })
+        );
+        for line in [
+            "x create-symlinks --link",
+            "x create-symlinks --link a:/b",
+            "x create-symlinks --folder /x",
+            "x chmod --path /x",
+            "x create-symlinks extra",
+        ] {
             assert!(of("/usr/bin/nvidia-cdi-hook", line).is_err(), "{line}");
         }
     }

@@ -58,8 +58,12 @@ pub enum CacheError {
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Result<u32, CacheError> {
-    let slice = bytes.get(at..at.saturating_add(4)).ok_or(CacheError::NotACache)?;
-    Ok(u32::from_le_bytes(slice.try_into().map_err(|_| CacheError::NotACache)?))
+    let slice = bytes
+        .get(at..at.saturating_add(4))
+        .ok_or(CacheError::NotACache)?;
+    Ok(u32::from_le_bytes(
+        slice.try_into().map_err(|_| CacheError::NotACache)?,
+    ))
 }
 
 fn index(bytes: &[u8], at: usize) -> Result<usize, CacheError> {
@@ -68,7 +72,11 @@ fn index(bytes: &[u8], at: usize) -> Result<usize, CacheError> {
 
 fn text_at(bytes: &[u8], at: usize) -> Result<String, CacheError> {
     let rest = bytes.get(at..).ok_or(CacheError::NotACache)?;
-    let end = rest.iter().take(4096).position(|byte| *byte == 0).ok_or(CacheError::NotACache)?;
+    let end = rest
+        .iter()
+        .take(4096)
+        .position(|byte| *byte == 0)
+        .ok_or(CacheError::NotACache)?;
     String::from_utf8(rest[..end].to_vec()).map_err(|_| CacheError::NotACache)
 }
 
@@ -89,16 +97,28 @@ pub fn parse(bytes: &[u8]) -> Result<Cache, CacheError> {
     }
     let end = OLD_HEADER + count * OLD_ENTRY;
     let aligned = end.next_multiple_of(8);
-    if bytes.get(aligned..).is_some_and(|rest| rest.starts_with(NEW_MAGIC)) {
+    if bytes
+        .get(aligned..)
+        .is_some_and(|rest| rest.starts_with(NEW_MAGIC))
+    {
         return parse_new(&bytes[aligned..]);
     }
     let entries = (0..count).map(|n| {
         let at = OLD_HEADER + n * OLD_ENTRY;
         // Offsets count from the end of the entries.
         let text = |offset: usize| text_at(bytes, end.saturating_add(offset));
-        Ok(Entry { flags: u32_at(bytes, at)?, key: text(index(bytes, at + 4)?)?, path: text(index(bytes, at + 8)?)?, os_version: 0, hwcap: 0 })
+        Ok(Entry {
+            flags: u32_at(bytes, at)?,
+            key: text(index(bytes, at + 4)?)?,
+            path: text(index(bytes, at + 8)?)?,
+            os_version: 0,
+            hwcap: 0,
+        })
     });
-    Ok(Cache { entries: entries.collect::<Result<_, _>>()?, ..Cache::default() })
+    Ok(Cache {
+        entries: entries.collect::<Result<_, _>>()?,
+        ..Cache::default()
+    })
 }
 
 fn parse_new(bytes: &[u8]) -> Result<Cache, CacheError> {
@@ -135,8 +155,14 @@ fn read_extension(bytes: &[u8], at: usize, cache: &mut Cache) -> Result<(), Cach
     let count = index(bytes, at.saturating_add(4))?.min(64);
     for n in 0..count {
         let section = at + 8 + n * 16;
-        let (tag, offset, size) = (u32_at(bytes, section)?, index(bytes, section + 8)?, index(bytes, section + 12)?);
-        let body = bytes.get(offset..offset.saturating_add(size)).ok_or(CacheError::NotACache)?;
+        let (tag, offset, size) = (
+            u32_at(bytes, section)?,
+            index(bytes, section + 8)?,
+            index(bytes, section + 12)?,
+        );
+        let body = bytes
+            .get(offset..offset.saturating_add(size))
+            .ok_or(CacheError::NotACache)?;
         match tag {
             TAG_GENERATOR => cache.generator = String::from_utf8(body.to_vec()).ok(),
             TAG_HWCAPS => {
@@ -179,7 +205,11 @@ pub fn compare_names(left: &str, right: &str) -> Ordering {
             }
         }
     }
-    if r < right.len() { Ordering::Less } else { Ordering::Equal }
+    if r < right.len() {
+        Ordering::Less
+    } else {
+        Ordering::Equal
+    }
 }
 
 /// Puts entries into the order that the loader's binary search needs: names descending, and among equal names the
@@ -196,7 +226,10 @@ pub fn sort(entries: &mut [Entry]) {
 /// Writes the new format, little-endian.
 #[must_use]
 pub fn serialise(cache: &Cache) -> Vec<u8> {
-    let mut strings = Strings { base: NEW_HEADER + cache.entries.len() * NEW_ENTRY, ..Strings::default() };
+    let mut strings = Strings {
+        base: NEW_HEADER + cache.entries.len() * NEW_ENTRY,
+        ..Strings::default()
+    };
     let mut table = Vec::with_capacity(cache.entries.len() * NEW_ENTRY);
     for entry in &cache.entries {
         let (key, path) = (strings.add(&entry.key), strings.add(&entry.path));
@@ -218,7 +251,11 @@ pub fn serialise(cache: &Cache) -> Vec<u8> {
     out.extend(table);
     out.extend(strings.bytes);
     out.resize(extension_at, 0);
-    out.extend(extension(extension_at, cache.generator.as_deref().unwrap_or(GENERATOR), &hwcaps));
+    out.extend(extension(
+        extension_at,
+        cache.generator.as_deref().unwrap_or(GENERATOR),
+        &hwcaps,
+    ));
     out
 }
 
@@ -275,14 +312,24 @@ mod tests {
     use super::*;
 
     fn entry(key: &str, path: &str) -> Entry {
-        Entry { flags: 0x303, key: key.into(), path: path.into(), os_version: 0, hwcap: 0 }
+        Entry {
+            flags: 0x303,
+            key: key.into(),
+            path: path.into(),
+            os_version: 0,
+            hwcap: 0,
+        }
     }
 
     fn sample() -> Cache {
         let mut fast = entry("libx.so.1", "/usr/lib/glibc-hwcaps/x86-64-v3/libx.so.1");
         fast.hwcap = HWCAP_EXTENSION;
         Cache {
-            entries: vec![entry("libz.so.1", "/lib/libz.so.1"), fast, entry("libx.so.1", "/lib/libx.so.1")],
+            entries: vec![
+                entry("libz.so.1", "/lib/libz.so.1"),
+                fast,
+                entry("libx.so.1", "/lib/libx.so.1"),
+            ],
             hwcaps: vec!["x86-64-v3".into()],
             generator: Some("test".into()),
         }
@@ -295,9 +342,18 @@ mod tests {
 
     #[test]
     fn names_order_as_the_loader_has_it() {
-        for (less, more) in [("liba.so", "libb.so"), ("libx.so.2", "libx.so.10"), ("libx.so", "libx.so.1"), ("lib.so", "lib1.so")] {
+        for (less, more) in [
+            ("liba.so", "libb.so"),
+            ("libx.so.2", "libx.so.10"),
+            ("libx.so", "libx.so.1"),
+            ("lib.so", "lib1.so"),
+        ] {
             assert_eq!(compare_names(less, more), Ordering::Less, "{less} {more}");
-            assert_eq!(compare_names(more, less), Ordering::Greater, "{less} {more}");
+            assert_eq!(
+                compare_names(more, less),
+                Ordering::Greater,
+                "{less} {more}"
+            );
         }
         assert_eq!(compare_names("a1", "a1"), Ordering::Equal);
     }
@@ -348,7 +404,11 @@ mod tests {
         let mut sorted = cache.entries.clone();
         sort(&mut sorted);
         let keys = |entries: &[Entry]| entries.iter().map(|e| e.key.clone()).collect::<Vec<_>>();
-        assert_eq!(keys(&sorted), keys(&cache.entries), "our order is ldconfig's");
+        assert_eq!(
+            keys(&sorted),
+            keys(&cache.entries),
+            "our order is ldconfig's"
+        );
         assert_eq!(parse(&serialise(&cache)).unwrap(), cache);
     }
 }

@@ -29,12 +29,18 @@ fn flags(machine: u16, wide: bool) -> Option<u32> {
     }
 }
 
-pub(crate) fn update(root: &Root<'_>, folders: &[String], done: &mut Applied) -> Result<(), ApplyError> {
+pub(crate) fn update(
+    root: &Root<'_>,
+    folders: &[String],
+    done: &mut Applied,
+) -> Result<(), ApplyError> {
     let mut present = Vec::new();
     for folder in folders.iter().map(|folder| clean(folder)) {
         match root.stat(&folder) {
             Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFDIR => present.push(folder),
-            _ => done.notes.push(format!("`{folder}` is not a directory in the container: its libraries are left out")),
+            _ => done.notes.push(format!(
+                "`{folder}` is not a directory in the container: its libraries are left out"
+            )),
         }
     }
     let musl = musl_path(root);
@@ -45,30 +51,48 @@ pub(crate) fn update(root: &Root<'_>, folders: &[String], done: &mut Applied) ->
     if glibc {
         add_to_cache(root, &present, done)?;
     } else if musl.is_none() {
-        done.notes.push("the image has no dynamic loader: nothing to tell about libraries".to_owned());
+        done.notes
+            .push("the image has no dynamic loader: nothing to tell about libraries".to_owned());
     }
     Ok(())
 }
 
 fn glibc_loader(root: &Root<'_>) -> bool {
-    ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", "/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "/lib/ld-linux.so.2"]
-        .iter()
-        .any(|path| root.exists(path))
+    [
+        "/lib64/ld-linux-x86-64.so.2",
+        "/lib/ld-linux-aarch64.so.1",
+        "/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+        "/lib/ld-linux.so.2",
+    ]
+    .iter()
+    .any(|path| root.exists(path))
 }
 
 /// The path file of the image's musl loader, if it has one.
 fn musl_path(root: &Root<'_>) -> Option<String> {
     let names = root.list("/lib").ok()?;
-    let arch = names.iter().find_map(|(name, _)| name.strip_prefix("ld-musl-")?.strip_suffix(".so.1"))?;
+    let arch = names
+        .iter()
+        .find_map(|(name, _)| name.strip_prefix("ld-musl-")?.strip_suffix(".so.1"))?;
     Some(format!("/etc/ld-musl-{arch}.path"))
 }
 
 /// musl reads directories separated by newlines or colons, instead of its built-in ones.
 fn add_to_musl(root: &Root<'_>, path: &str, folders: &[String]) -> Result<(), ApplyError> {
-    let old = root.read(path, LIMIT).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let old = root
+        .read(path, LIMIT)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
     let mut all: Vec<String> = match old.as_deref().filter(|text| !text.trim().is_empty()) {
-        Some(text) => text.split([':', '\n']).map(str::trim).filter(|p| !p.is_empty()).map(str::to_owned).collect(),
-        None => ["/lib", "/usr/local/lib", "/usr/lib"].map(str::to_owned).to_vec(),
+        Some(text) => text
+            .split([':', '\n'])
+            .map(str::trim)
+            .filter(|p| !p.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        None => ["/lib", "/usr/local/lib", "/usr/lib"]
+            .map(str::to_owned)
+            .to_vec(),
     };
     let before = all.len();
     for folder in folders {
@@ -80,15 +104,26 @@ fn add_to_musl(root: &Root<'_>, path: &str, folders: &[String]) -> Result<(), Ap
         return Ok(());
     }
     let text: String = all.iter().map(|dir| format!("{dir}\n")).collect();
-    root.replace(path, text.as_bytes(), 0o644).map_err(|err| ApplyError::new("write", path, &err))
+    root.replace(path, text.as_bytes(), 0o644)
+        .map_err(|err| ApplyError::new("write", path, &err))
 }
 
 fn add_to_cache(root: &Root<'_>, folders: &[String], done: &mut Applied) -> Result<(), ApplyError> {
     let configured = ldconf::directories(root);
     let defaults = ldconf::defaults(root);
-    let ours: Vec<String> = root.read(DROP_IN, LIMIT).map(|b| String::from_utf8_lossy(&b).lines().map(str::to_owned).collect()).unwrap_or_default();
+    let ours: Vec<String> = root
+        .read(DROP_IN, LIMIT)
+        .map(|b| {
+            String::from_utf8_lossy(&b)
+                .lines()
+                .map(str::to_owned)
+                .collect()
+        })
+        .unwrap_or_default();
     // A folder of the image's own keeps its place among its directories; a new one comes first, as its drop-in does.
-    let known = |folder: &String| (configured.contains(folder) && !ours.contains(folder)) || defaults.contains(folder);
+    let known = |folder: &String| {
+        (configured.contains(folder) && !ours.contains(folder)) || defaults.contains(folder)
+    };
     let (known, new): (Vec<String>, Vec<String>) = folders.iter().cloned().partition(known);
     write_drop_in(root, &new)?;
     let mut cache = existing(root, &configured, &defaults, done);
@@ -100,22 +135,40 @@ fn add_to_cache(root: &Root<'_>, folders: &[String], done: &mut Applied) -> Resu
     for folder in &known {
         last.extend(scan(root, folder, true)?);
     }
-    let replaced = |entry: &Entry| first.iter().chain(&last).any(|new| new.path == entry.path && new.key == entry.key && new.flags == entry.flags);
-    cache.entries.retain(|entry| !replaced(entry) || entry.hwcap != 0);
+    let replaced = |entry: &Entry| {
+        first
+            .iter()
+            .chain(&last)
+            .any(|new| new.path == entry.path && new.key == entry.key && new.flags == entry.flags)
+    };
+    cache
+        .entries
+        .retain(|entry| !replaced(entry) || entry.hwcap != 0);
     cache.entries = [first, cache.entries, last].concat();
     ldcache::sort(&mut cache.entries);
-    root.replace(CACHE, &ldcache::serialise(&cache), 0o644).map_err(|err| ApplyError::new("write", CACHE, &err))
+    root.replace(CACHE, &ldcache::serialise(&cache), 0o644)
+        .map_err(|err| ApplyError::new("write", CACHE, &err))
 }
 
 /// The image's cache, or one made from its directories as its ldconfig would.
-fn existing(root: &Root<'_>, configured: &[String], defaults: &[String], done: &mut Applied) -> Cache {
-    let read = root.read(CACHE, LIMIT).map_err(|err| err.to_string()).and_then(|bytes| ldcache::parse(&bytes).map_err(|err| err.to_string()));
+fn existing(
+    root: &Root<'_>,
+    configured: &[String],
+    defaults: &[String],
+    done: &mut Applied,
+) -> Cache {
+    let read = root
+        .read(CACHE, LIMIT)
+        .map_err(|err| err.to_string())
+        .and_then(|bytes| ldcache::parse(&bytes).map_err(|err| err.to_string()));
     let why = match read {
         Ok(cache) => return cache,
         Err(why) => why,
     };
     if root.exists(CACHE) {
-        done.notes.push(format!("{CACHE} of the image is not usable ({why}): it is made anew"));
+        done.notes.push(format!(
+            "{CACHE} of the image is not usable ({why}): it is made anew"
+        ));
     }
     let mut cache = Cache::default();
     let mut seen = Vec::new();
@@ -124,7 +177,9 @@ fn existing(root: &Root<'_>, configured: &[String], defaults: &[String], done: &
         // `/lib` may be a link to `/usr/lib`.
         if !seen.contains(&(stat.st_dev, stat.st_ino)) {
             seen.push((stat.st_dev, stat.st_ino));
-            cache.entries.extend(scan(root, dir, false).unwrap_or_default());
+            cache
+                .entries
+                .extend(scan(root, dir, false).unwrap_or_default());
         }
     }
     cache
@@ -135,15 +190,19 @@ fn write_drop_in(root: &Root<'_>, folders: &[String]) -> Result<(), ApplyError> 
         return Ok(());
     }
     if !root.exists(CONF) {
-        root.replace(CONF, INCLUDE.as_bytes(), 0o644).map_err(|err| ApplyError::new("write", CONF, &err))?;
+        root.replace(CONF, INCLUDE.as_bytes(), 0o644)
+            .map_err(|err| ApplyError::new("write", CONF, &err))?;
     }
     let text: String = folders.iter().map(|folder| format!("{folder}\n")).collect();
-    root.replace(DROP_IN, text.as_bytes(), 0o644).map_err(|err| ApplyError::new("write", DROP_IN, &err))
+    root.replace(DROP_IN, text.as_bytes(), 0o644)
+        .map_err(|err| ApplyError::new("write", DROP_IN, &err))
 }
 
 /// The entries that ldconfig makes for a directory; with `link`, missing soname links are made as it makes them.
 fn scan(root: &Root<'_>, folder: &str, link: bool) -> Result<Vec<Entry>, ApplyError> {
-    let names = root.list(folder).map_err(|err| ApplyError::new("list", folder, &err))?;
+    let names = root
+        .list(folder)
+        .map_err(|err| ApplyError::new("list", folder, &err))?;
     // By soname, the file with the highest version: several drivers side by side.
     let mut best: BTreeMap<(String, u32), (String, bool)> = BTreeMap::new();
     let mut entries = Vec::new();
@@ -158,11 +217,19 @@ fn scan(root: &Root<'_>, folder: &str, link: bool) -> Result<Vec<Entry>, ApplyEr
             links.push(name);
             continue;
         }
-        let Ok(file) = root.open_file(&format!("{folder}/{name}")) else { continue };
-        let Some(library) = elf::library(&file) else { continue };
-        let Some(flags) = flags(library.machine, library.wide) else { continue };
+        let Ok(file) = root.open_file(&format!("{folder}/{name}")) else {
+            continue;
+        };
+        let Some(library) = elf::library(&file) else {
+            continue;
+        };
+        let Some(flags) = flags(library.machine, library.wide) else {
+            continue;
+        };
         let soname = library.soname.unwrap_or_else(|| name.clone());
-        let better = best.get(&(soname.clone(), flags)).is_none_or(|(other, _)| compare_names(name, other).is_gt() && *name != soname);
+        let better = best
+            .get(&(soname.clone(), flags))
+            .is_none_or(|(other, _)| compare_names(name, other).is_gt() && *name != soname);
         let regular = *kind == SFlag::S_IFREG;
         if better || *name == soname && !best.contains_key(&(soname.clone(), flags)) {
             best.insert((soname, flags), (name.clone(), regular));
@@ -176,11 +243,17 @@ fn scan(root: &Root<'_>, folder: &str, link: bool) -> Result<Vec<Entry>, ApplyEr
             make_soname_link(root, folder, &soname, &name)?;
             entries.push(entry(folder, &soname, flags));
         } else {
-            entries.push(Entry { key: soname, ..entry(folder, &name, flags) });
+            entries.push(Entry {
+                key: soname,
+                ..entry(folder, &name, flags)
+            });
         }
     }
     for name in links {
-        let library = root.open_file(&format!("{folder}/{name}")).ok().and_then(|file| elf::library(&file));
+        let library = root
+            .open_file(&format!("{folder}/{name}"))
+            .ok()
+            .and_then(|file| elf::library(&file));
         if let Some(flags) = library.and_then(|library| flags(library.machine, library.wide)) {
             entries.push(entry(folder, name, flags));
         }
@@ -189,10 +262,21 @@ fn scan(root: &Root<'_>, folder: &str, link: bool) -> Result<Vec<Entry>, ApplyEr
 }
 
 fn entry(folder: &str, name: &str, flags: u32) -> Entry {
-    Entry { flags, key: name.to_owned(), path: format!("{folder}/{name}"), os_version: 0, hwcap: 0 }
+    Entry {
+        flags,
+        key: name.to_owned(),
+        path: format!("{folder}/{name}"),
+        os_version: 0,
+        hwcap: 0,
+    }
 }
 
-fn make_soname_link(root: &Root<'_>, folder: &str, soname: &str, name: &str) -> Result<(), ApplyError> {
+fn make_soname_link(
+    root: &Root<'_>,
+    folder: &str,
+    soname: &str,
+    name: &str,
+) -> Result<(), ApplyError> {
     let path = format!("{folder}/{soname}");
     let made = root.place(&path).and_then(|place| place.replace_link(name));
     made.map_err(|err| ApplyError::new("make link", &path, &err))
@@ -217,25 +301,42 @@ mod tests {
     fn glibc(name: &str) -> Tree {
         let tree = Tree::new(name);
         tree.write("lib64/ld-linux-x86-64.so.2", "");
-        tree.write("usr/lib/x86_64-linux-gnu/libz.so.1", image(true, 62, "libz.so.1"));
+        tree.write(
+            "usr/lib/x86_64-linux-gnu/libz.so.1",
+            image(true, 62, "libz.so.1"),
+        );
         tree.write("opt/nv/libcuda.so.550.1", image(true, 62, "libcuda.so.1"));
         tree.write("opt/nv/libcuda.so.470.1", image(true, 62, "libcuda.so.1"));
         tree.write("opt/nv/lib32.so.1", image(false, 3, "lib32.so.1"));
         tree.write("opt/nv/notes.txt", "x");
-        nix::unistd::mkfifo(&tree.path.join("opt/nv/libfifo.so.1"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        nix::unistd::mkfifo(
+            &tree.path.join("opt/nv/libfifo.so.1"),
+            nix::sys::stat::Mode::S_IRWXU,
+        )
+        .unwrap();
         symlink("libcuda.so.1", tree.path.join("opt/nv/libcuda.so")).unwrap();
         tree
     }
 
     fn run(tree: &Tree, folders: &[&str]) -> Applied {
         let mut done = Applied::default();
-        update(&tree.root(), &folders.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>(), &mut done).unwrap();
+        update(
+            &tree.root(),
+            &folders.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>(),
+            &mut done,
+        )
+        .unwrap();
         done
     }
 
     fn lookup(tree: &Tree, key: &str) -> Vec<String> {
         let cache = ldcache::parse(&fs::read(tree.path.join("etc/ld.so.cache")).unwrap()).unwrap();
-        cache.entries.into_iter().filter(|e| e.key == key).map(|e| e.path).collect()
+        cache
+            .entries
+            .into_iter()
+            .filter(|e| e.key == key)
+            .map(|e| e.path)
+            .collect()
     }
 
     #[test]
@@ -243,10 +344,20 @@ mod tests {
         let tree = glibc("ld-none");
         run(&tree, &["/opt/nv"]);
         assert_eq!(lookup(&tree, "libcuda.so.1"), ["/opt/nv/libcuda.so.1"]);
-        assert_eq!(lookup(&tree, "libz.so.1"), ["/usr/lib/x86_64-linux-gnu/libz.so.1"], "the image's own stay known");
+        assert_eq!(
+            lookup(&tree, "libz.so.1"),
+            ["/usr/lib/x86_64-linux-gnu/libz.so.1"],
+            "the image's own stay known"
+        );
         assert_eq!(lookup(&tree, "lib32.so.1"), ["/opt/nv/lib32.so.1"]);
-        assert_eq!(fs::read_link(tree.path.join("opt/nv/libcuda.so.1")).unwrap(), Path::new("libcuda.so.550.1"));
-        assert_eq!(tree.read("etc/ld.so.conf.d/00-fleet-nvidia.conf"), "/opt/nv\n");
+        assert_eq!(
+            fs::read_link(tree.path.join("opt/nv/libcuda.so.1")).unwrap(),
+            Path::new("libcuda.so.550.1")
+        );
+        assert_eq!(
+            tree.read("etc/ld.so.conf.d/00-fleet-nvidia.conf"),
+            "/opt/nv\n"
+        );
         assert_eq!(tree.read("etc/ld.so.conf"), INCLUDE);
     }
 
@@ -263,11 +374,23 @@ mod tests {
     #[test]
     fn entries_of_the_image_are_kept_and_ours_come_first() {
         let tree = glibc("ld-keep");
-        let mut old = Cache { generator: Some("ldconfig (x)".into()), ..Cache::default() };
-        old.entries.push(Entry { flags: 0x303, key: "libcuda.so.1".into(), path: "/usr/local/lib/libcuda.so.1".into(), os_version: 0, hwcap: 0 });
+        let mut old = Cache {
+            generator: Some("ldconfig (x)".into()),
+            ..Cache::default()
+        };
+        old.entries.push(Entry {
+            flags: 0x303,
+            key: "libcuda.so.1".into(),
+            path: "/usr/local/lib/libcuda.so.1".into(),
+            os_version: 0,
+            hwcap: 0,
+        });
         tree.write("etc/ld.so.cache", ldcache::serialise(&old));
         run(&tree, &["/opt/nv"]);
-        assert_eq!(lookup(&tree, "libcuda.so.1"), ["/opt/nv/libcuda.so.1", "/usr/local/lib/libcuda.so.1"]);
+        assert_eq!(
+            lookup(&tree, "libcuda.so.1"),
+            ["/opt/nv/libcuda.so.1", "/usr/local/lib/libcuda.so.1"]
+        );
     }
 
     #[test]
@@ -286,7 +409,10 @@ mod tests {
         tree.write("usr/lib64/libcuda.so.1", image(true, 62, "libcuda.so.1"));
         run(&tree, &["/usr/lib64"]);
         run(&tree, &["/usr/lib64"]);
-        assert_eq!(tree.read("etc/ld-musl-x86_64.path"), "/lib\n/usr/local/lib\n/usr/lib\n/usr/lib64\n");
+        assert_eq!(
+            tree.read("etc/ld-musl-x86_64.path"),
+            "/lib\n/usr/local/lib\n/usr/lib\n/usr/lib64\n"
+        );
         assert!(!tree.path.join("etc/ld.so.cache").exists());
     }
 
@@ -301,7 +427,9 @@ mod tests {
     /// The machine's own ldconfig must read our file, and find what it finds itself.
     #[test]
     fn ldconfig_agrees() {
-        let ldconfig = ["/sbin/ldconfig", "/usr/sbin/ldconfig"].into_iter().find(|path| Path::new(path).exists());
+        let ldconfig = ["/sbin/ldconfig", "/usr/sbin/ldconfig"]
+            .into_iter()
+            .find(|path| Path::new(path).exists());
         let Some(ldconfig) = ldconfig else {
             println!("SKIP ldconfig_agrees: no ldconfig");
             return;
@@ -309,18 +437,39 @@ mod tests {
         let tree = glibc("ld-agree");
         run(&tree, &["/opt/nv"]);
         let cache = tree.path.join("etc/ld.so.cache");
-        let output = Command::new(ldconfig).arg("-p").arg("-C").arg(&cache).output().unwrap();
+        let output = Command::new(ldconfig)
+            .arg("-p")
+            .arg("-C")
+            .arg(&cache)
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && text.contains("libcuda.so.1 (libc6,x86-64) => /opt/nv/libcuda.so.1"), "{text}");
+        assert!(
+            output.status.success()
+                && text.contains("libcuda.so.1 (libc6,x86-64) => /opt/nv/libcuda.so.1"),
+            "{text}"
+        );
         let theirs = tree.path.join("theirs");
-        let made = Command::new(ldconfig).args(["-X", "-C", "/theirs", "-f", "/etc/ld.so.conf", "-r"]).arg(&tree.path).output().unwrap();
+        let made = Command::new(ldconfig)
+            .args(["-X", "-C", "/theirs", "-f", "/etc/ld.so.conf", "-r"])
+            .arg(&tree.path)
+            .output()
+            .unwrap();
         if !made.status.success() {
-            println!("SKIP the comparison: ldconfig -r needs root: {}", String::from_utf8_lossy(&made.stderr).trim());
+            println!(
+                "SKIP the comparison: ldconfig -r needs root: {}",
+                String::from_utf8_lossy(&made.stderr).trim()
+            );
             return;
         }
         let keys = |path: &Path| {
             let cache = ldcache::parse(&fs::read(path).unwrap()).unwrap();
-            let mut all: Vec<_> = cache.entries.into_iter().filter(|e| e.path.starts_with("/opt/nv")).map(|e| e.key).collect();
+            let mut all: Vec<_> = cache
+                .entries
+                .into_iter()
+                .filter(|e| e.path.starts_with("/opt/nv"))
+                .map(|e| e.key)
+                .collect();
             all.sort();
             all
         };

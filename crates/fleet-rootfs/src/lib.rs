@@ -87,14 +87,22 @@ pub struct ApplyError {
 
 impl ApplyError {
     fn new(what: &str, path: &str, cause: &std::io::Error) -> Self {
-        Self { what: what.to_owned(), path: path.to_owned(), why: errno_name(cause) }
+        Self {
+            what: what.to_owned(),
+            path: path.to_owned(),
+            why: errno_name(cause),
+        }
     }
 }
 
 fn errno_name(err: &std::io::Error) -> String {
-    let name = err.raw_os_error().map(|code| format!("{:?}", nix::errno::Errno::from_raw(code)));
+    let name = err
+        .raw_os_error()
+        .map(|code| format!("{:?}", nix::errno::Errno::from_raw(code)));
     match name.as_deref() {
-        Some("EROFS") => "the file system is read-only (EROFS); hint: mount a tmpfs there".to_owned(),
+        Some("EROFS") => {
+            "the file system is read-only (EROFS); hint: mount a tmpfs there".to_owned()
+        }
         Some("ENOSPC") => "no space is left (ENOSPC)".to_owned(),
         Some(name) => name.to_owned(),
         None => err.to_string().to_lowercase(),
@@ -121,8 +129,15 @@ pub fn apply(root: BorrowedFd<'_>, edits: &[RootfsEdit]) -> Result<Applied, Appl
                     }
                 }
             }
-            RootfsEdit::CudaCompat { host_driver_version, host_cuda_version, container_root } => {
-                let versions = compat::Host { driver: host_driver_version.as_deref(), cuda: host_cuda_version.as_deref() };
+            RootfsEdit::CudaCompat {
+                host_driver_version,
+                host_cuda_version,
+                container_root,
+            } => {
+                let versions = compat::Host {
+                    driver: host_driver_version.as_deref(),
+                    cuda: host_cuda_version.as_deref(),
+                };
                 compat::enable(&root, &versions, container_root.as_deref(), &mut done)?;
             }
             RootfsEdit::DisableDeviceNodeModification => params::disable(&root, &mut done)?,

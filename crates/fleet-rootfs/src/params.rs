@@ -17,16 +17,22 @@ const LIMIT: u64 = 64 * 1024;
 
 /// Puts a changed copy over the parameters; without a driver there is nothing to do.
 pub(crate) fn disable(root: &Root<'_>, done: &mut Applied) -> Result<(), ApplyError> {
-    let Ok(target) = root.open(PATH, OFlag::O_PATH) else { return Ok(()) };
-    let Ok(bytes) = root.read(PATH, LIMIT) else {
-        done.notes.push(format!("{PATH} cannot be read: left as it is"));
+    let Ok(target) = root.open(PATH, OFlag::O_PATH) else {
         return Ok(());
     };
-    let Some(changed) = changed(&String::from_utf8_lossy(&bytes)) else { return Ok(()) };
+    let Ok(bytes) = root.read(PATH, LIMIT) else {
+        done.notes
+            .push(format!("{PATH} cannot be read: left as it is"));
+        return Ok(());
+    };
+    let Some(changed) = changed(&String::from_utf8_lossy(&bytes)) else {
+        return Ok(());
+    };
     let failed = |err: std::io::Error| ApplyError::new("replace", PATH, &err);
     let memory = detached_tmpfs().map_err(failed)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-    let mut file = File::from(open_in_root(memory.as_fd(), c"params", flags.bits(), 0o444).map_err(failed)?);
+    let mut file =
+        File::from(open_in_root(memory.as_fd(), c"params", flags.bits(), 0o444).map_err(failed)?);
     file.write_all(changed.as_bytes()).map_err(failed)?;
     bind_read_only(file.as_fd(), target.as_fd()).map_err(failed)
 }
@@ -34,8 +40,16 @@ pub(crate) fn disable(root: &Root<'_>, done: &mut Applied) -> Result<(), ApplyEr
 /// The text with the setting off, or nothing when it is off already.
 fn changed(text: &str) -> Option<String> {
     const ON: &str = "ModifyDeviceFiles: 1";
-    let lines = text.lines().map(|line| if line == ON { "ModifyDeviceFiles: 0" } else { line });
-    text.lines().any(|line| line == ON).then(|| lines.map(|line| format!("{line}\n")).collect())
+    let lines = text.lines().map(|line| {
+        if line == ON {
+            "ModifyDeviceFiles: 0"
+        } else {
+            line
+        }
+    });
+    text.lines()
+        .any(|line| line == ON)
+        .then(|| lines.map(|line| format!("{line}\n")).collect())
 }
 
 #[cfg(test)]
@@ -44,7 +58,10 @@ mod tests {
 
     #[test]
     fn one_line_changes() {
-        assert_eq!(changed("A: 1\nModifyDeviceFiles: 1\nB: 2\n").unwrap(), "A: 1\nModifyDeviceFiles: 0\nB: 2\n");
+        assert_eq!(
+            changed("A: 1\nModifyDeviceFiles: 1\nB: 2\n").unwrap(),
+            "A: 1\nModifyDeviceFiles: 0\nB: 2\n"
+        );
         assert_eq!(changed("ModifyDeviceFiles: 0\n"), None);
         assert_eq!(changed("XModifyDeviceFiles: 1\n"), None);
     }

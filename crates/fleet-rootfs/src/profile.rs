@@ -9,13 +9,21 @@ const PATH: &str = "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.co
 
 /// Writes the profile for the `nvidia<N>` nodes of the container's `/dev`.
 pub(crate) fn update(root: &Root<'_>, done: &mut Applied) -> Result<(), ApplyError> {
-    let Ok(entries) = root.list("/dev") else { return Ok(()) };
-    let mask = entries.iter().filter(|(_, kind)| *kind == SFlag::S_IFCHR || *kind == SFlag::S_IFREG).filter_map(|(name, _)| minor(name)).fold(0_u64, |mask, minor| mask | (1 << minor));
+    let Ok(entries) = root.list("/dev") else {
+        return Ok(());
+    };
+    let mask = entries
+        .iter()
+        .filter(|(_, kind)| *kind == SFlag::S_IFCHR || *kind == SFlag::S_IFREG)
+        .filter_map(|(name, _)| minor(name))
+        .fold(0_u64, |mask, minor| mask | (1 << minor));
     if mask == 0 {
-        done.notes.push("no GPU node in /dev: the application profile is left as it is".to_owned());
+        done.notes
+            .push("no GPU node in /dev: the application profile is left as it is".to_owned());
         return Ok(());
     }
-    root.replace(PATH, text(mask).as_bytes(), 0o444).map_err(|err| ApplyError::new("write", PATH, &err))
+    root.replace(PATH, text(mask).as_bytes(), 0o444)
+        .map_err(|err| ApplyError::new("write", PATH, &err))
 }
 
 /// `nvidia3` is 3; control nodes have no number of their own.
@@ -39,7 +47,15 @@ mod tests {
 
     #[test]
     fn nodes_become_a_mask() {
-        for (name, want) in [("nvidia0", Some(0)), ("nvidia63", Some(63)), ("nvidia64", None), ("nvidiactl", None), ("nvidia-uvm", None), ("nvidia", None), ("nvidia+1", None)] {
+        for (name, want) in [
+            ("nvidia0", Some(0)),
+            ("nvidia63", Some(63)),
+            ("nvidia64", None),
+            ("nvidiactl", None),
+            ("nvidia-uvm", None),
+            ("nvidia", None),
+            ("nvidia+1", None),
+        ] {
             assert_eq!(minor(name), want, "{name}");
         }
         let tree = Tree::new("profile");

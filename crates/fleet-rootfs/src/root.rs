@@ -84,7 +84,9 @@ impl<'fd> Root<'fd> {
     /// As `man 2 openat2`.
     pub fn open_file(&self, path: &str) -> io::Result<File> {
         let fd = self.open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
-        if SFlag::from_bits_truncate(fstat(fd.as_raw_fd())?.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        if SFlag::from_bits_truncate(fstat(fd.as_raw_fd())?.st_mode) & SFlag::S_IFMT
+            != SFlag::S_IFREG
+        {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         Ok(File::from(fd))
@@ -96,7 +98,10 @@ impl<'fd> Root<'fd> {
     /// As `man 2 openat2`.
     pub fn read(&self, path: &str, limit: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let read = self.open_file(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        let read = self
+            .open_file(path)?
+            .take(limit + 1)
+            .read_to_end(&mut bytes)?;
         if u64::try_from(read).unwrap_or(u64::MAX) > limit {
             return Err(io::Error::from_raw_os_error(libc::EFBIG));
         }
@@ -113,12 +118,16 @@ impl<'fd> Root<'fd> {
         let copy = fd.try_clone()?;
         for entry in Dir::from(fd)?.iter() {
             let entry = entry?;
-            let Ok(name) = entry.file_name().to_str() else { continue };
+            let Ok(name) = entry.file_name().to_str() else {
+                continue;
+            };
             if name == "." || name == ".." {
                 continue;
             }
             let kind = fstatat(Some(copy.as_raw_fd()), name, AtFlags::AT_SYMLINK_NOFOLLOW)
-                .map_or(SFlag::empty(), |stat| SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT));
+                .map_or(SFlag::empty(), |stat| {
+                    SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT)
+                });
             names.push((name.to_owned(), kind));
         }
         names.sort();
@@ -141,7 +150,11 @@ impl<'fd> Root<'fd> {
             match self.open(&at, flags) {
                 Ok(next) => directory = next,
                 Err(err) if err.raw_os_error() == Some(libc::ENOENT) => {
-                    match mkdirat(Some(directory.as_raw_fd()), part, Mode::from_bits_truncate(0o755)) {
+                    match mkdirat(
+                        Some(directory.as_raw_fd()),
+                        part,
+                        Mode::from_bits_truncate(0o755),
+                    ) {
                         Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
                         Err(errno) => return Err(errno.into()),
                     }
@@ -164,7 +177,10 @@ impl<'fd> Root<'fd> {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         let directory = self.make_directory(if parent.is_empty() { "/" } else { parent })?;
-        Ok(Place { directory, name: c_string(name)? })
+        Ok(Place {
+            directory,
+            name: c_string(name)?,
+        })
     }
 
     /// Writes a file in one step: readers see the old content or the new, never half. Unchanged content is left.
@@ -172,7 +188,9 @@ impl<'fd> Root<'fd> {
     /// # Errors
     /// As `man 2 renameat`; nothing is left behind.
     pub fn replace(&self, path: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
-        let same = self.read(path, u64::try_from(bytes.len()).unwrap_or(u64::MAX)).is_ok_and(|old| old == bytes);
+        let same = self
+            .read(path, u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+            .is_ok_and(|old| old == bytes);
         if same {
             return Ok(());
         }
@@ -194,14 +212,22 @@ impl Place {
     /// What the name is now, without following it.
     #[must_use]
     pub fn kind(&self) -> Option<SFlag> {
-        let stat = fstatat(Some(self.directory.as_raw_fd()), self.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        let stat = fstatat(
+            Some(self.directory.as_raw_fd()),
+            self.name.as_c_str(),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )
+        .ok()?;
         Some(SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT))
     }
 
     /// The text of the link that the name is, if it is one.
     #[must_use]
     pub fn link_text(&self) -> Option<String> {
-        readlinkat(Some(self.directory.as_raw_fd()), self.name.as_c_str()).ok()?.into_string().ok()
+        readlinkat(Some(self.directory.as_raw_fd()), self.name.as_c_str())
+            .ok()?
+            .into_string()
+            .ok()
     }
 
     /// Makes the name a link to `target`, replacing anything but a directory, in one step.
@@ -210,7 +236,11 @@ impl Place {
     /// As `man 2 renameat`.
     pub fn replace_link(&self, target: &str) -> io::Result<()> {
         let temporary = self.temporary()?;
-        symlinkat(target, Some(self.directory.as_raw_fd()), temporary.as_c_str())?;
+        symlinkat(
+            target,
+            Some(self.directory.as_raw_fd()),
+            temporary.as_c_str(),
+        )?;
         self.put(&temporary)
     }
 
@@ -221,7 +251,8 @@ impl Place {
         let fd = open_in_root(self.directory.as_fd(), &temporary, flags.bits(), 0o600)?;
         let mut file = File::from(fd);
         let written = file.write_all(bytes).and_then(|()| {
-            nix::sys::stat::fchmod(file.as_raw_fd(), Mode::from_bits_truncate(mode)).map_err(io::Error::from)
+            nix::sys::stat::fchmod(file.as_raw_fd(), Mode::from_bits_truncate(mode))
+                .map_err(io::Error::from)
         });
         match written {
             Ok(()) => self.put(&temporary),
@@ -234,14 +265,24 @@ impl Place {
 
     fn put(&self, temporary: &CString) -> io::Result<()> {
         let directory = Some(self.directory.as_raw_fd());
-        renameat(directory, temporary.as_c_str(), directory, self.name.as_c_str()).map_err(|errno| {
+        renameat(
+            directory,
+            temporary.as_c_str(),
+            directory,
+            self.name.as_c_str(),
+        )
+        .map_err(|errno| {
             self.discard(temporary);
             io::Error::from(errno)
         })
     }
 
     fn discard(&self, temporary: &CString) {
-        let _ = unlinkat(Some(self.directory.as_raw_fd()), temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
+        let _ = unlinkat(
+            Some(self.directory.as_raw_fd()),
+            temporary.as_c_str(),
+            UnlinkatFlags::NoRemoveDir,
+        );
     }
 }
 
@@ -268,11 +309,15 @@ pub(crate) mod tests {
 
     impl Tree {
         pub(crate) fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("fleet-rootfs-{name}-{}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("fleet-rootfs-{name}-{}", std::process::id()));
             drop(fs::remove_dir_all(&path));
             fs::create_dir_all(path.join("root")).unwrap();
             let fd = File::open(path.join("root")).unwrap();
-            Self { path: path.join("root"), fd }
+            Self {
+                path: path.join("root"),
+                fd,
+            }
         }
 
         pub(crate) fn root(&self) -> Root<'_> {
@@ -304,7 +349,9 @@ pub(crate) mod tests {
         symlink("/../../../../etc", tree.path.join("etc")).unwrap();
         assert!(tree.root().read("/up", 100).is_err());
         // `/etc` of the root does not exist, so the link leads nowhere.
-        assert!(tree.root().replace("/etc/x", b"1", 0o644).is_err() || tree.path.join("etc/x").exists());
+        assert!(
+            tree.root().replace("/etc/x", b"1", 0o644).is_err() || tree.path.join("etc/x").exists()
+        );
         assert!(!PathBuf::from("/etc/x").exists());
     }
 
@@ -324,6 +371,9 @@ pub(crate) mod tests {
         nix::unistd::mkfifo(&tree.path.join("pipe"), Mode::S_IRWXU).unwrap();
         assert!(tree.root().read("/pipe", 10).is_err());
         tree.write("big", [0; 20]);
-        assert_eq!(tree.root().read("/big", 10).unwrap_err().raw_os_error(), Some(libc::EFBIG));
+        assert_eq!(
+            tree.root().read("/big", 10).unwrap_err().raw_os_error(),
+            Some(libc::EFBIG)
+        );
     }
 }

@@ -9,7 +9,11 @@ use crate::root::{Root, clean};
 pub(crate) fn make(root: &Root<'_>, target: &str, link: &str) -> Result<(), ApplyError> {
     if !link.starts_with('/') || target.is_empty() || clean(link) == "/" {
         let why = "it is not an absolute path with a target".to_owned();
-        return Err(ApplyError { what: "make link".to_owned(), path: link.to_owned(), why });
+        return Err(ApplyError {
+            what: "make link".to_owned(),
+            path: link.to_owned(),
+            why,
+        });
     }
     let failed = |err: std::io::Error| ApplyError::new("make link", link, &err);
     let place = root.place(link).map_err(failed)?;
@@ -18,7 +22,11 @@ pub(crate) fn make(root: &Root<'_>, target: &str, link: &str) -> Result<(), Appl
     }
     if place.kind() == Some(SFlag::S_IFDIR) {
         let why = "a directory of the image is in its place".to_owned();
-        return Err(ApplyError { what: "make link".to_owned(), path: link.to_owned(), why });
+        return Err(ApplyError {
+            what: "make link".to_owned(),
+            path: link.to_owned(),
+            why,
+        });
     }
     place.replace_link(target).map_err(failed)
 }
@@ -39,18 +47,30 @@ mod tests {
         let tree = Tree::new("symlink");
         for target in ["libcuda.so.1", "libcuda.so.1", "other"] {
             make(&tree.root(), target, "/usr/lib/x/libcuda.so").unwrap();
-            assert_eq!(fs::read_link(tree.path.join("usr/lib/x/libcuda.so")).unwrap(), Path::new(target));
+            assert_eq!(
+                fs::read_link(tree.path.join("usr/lib/x/libcuda.so")).unwrap(),
+                Path::new(target)
+            );
         }
         tree.write("file", "x");
         make(&tree.root(), "t", "/file").unwrap();
-        assert_eq!(fs::read_link(tree.path.join("file")).unwrap(), Path::new("t"));
+        assert_eq!(
+            fs::read_link(tree.path.join("file")).unwrap(),
+            Path::new("t")
+        );
     }
 
     #[test]
     fn refused() {
         let tree = Tree::new("symlink-bad");
         fs::create_dir(tree.path.join("dir")).unwrap();
-        for (target, link) in [("t", "relative"), ("", "/x"), ("t", "/"), ("t", "/a/.."), ("t", "/dir")] {
+        for (target, link) in [
+            ("t", "relative"),
+            ("", "/x"),
+            ("t", "/"),
+            ("t", "/a/.."),
+            ("t", "/dir"),
+        ] {
             assert!(make(&tree.root(), target, link).is_err(), "{target} {link}");
         }
     }

@@ -25,9 +25,18 @@ fn owned(ret: libc::c_long) -> io::Result<OwnedFd> {
 }
 
 /// Opens `path` as seen from `root`: links and `..` stay below it, magic links are refused.
-pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+pub(crate) fn open_in_root(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: i32,
+    mode: u32,
+) -> io::Result<OwnedFd> {
     let flags = u64::from((flags | libc::O_CLOEXEC).unsigned_abs());
-    let how = OpenHow { flags, mode: u64::from(mode), resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+    let how = OpenHow {
+        flags,
+        mode: u64::from(mode),
+        resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+    };
     // A lookup that raced with a rename asks to be repeated (`EAGAIN`).
     for _ in 0..32 {
         // SAFETY: `how` and `path` live for the call; the size tells the kernel which version of the struct it is.
@@ -55,14 +64,30 @@ pub(crate) fn detached_tmpfs() -> io::Result<OwnedFd> {
     const FSCONFIG_CMD_CREATE: libc::c_int = 6;
     let null = std::ptr::null::<libc::c_char>();
     // SAFETY: the command takes no key or value.
-    let ret = unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0) };
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            FSCONFIG_CMD_CREATE,
+            null,
+            null,
+            0,
+        )
+    };
     if ret < 0 {
         return Err(io::Error::last_os_error());
     }
     const MOUNT_ATTR_NOSUID_NODEV_NOEXEC: libc::c_int = 0x2 | 0x4 | 0x8;
     const FSMOUNT_CLOEXEC: libc::c_int = 1;
     // SAFETY: integers and a borrowed descriptor.
-    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID_NODEV_NOEXEC) })
+    owned(unsafe {
+        libc::syscall(
+            libc::SYS_fsmount,
+            context.as_raw_fd(),
+            FSMOUNT_CLOEXEC,
+            MOUNT_ATTR_NOSUID_NODEV_NOEXEC,
+        )
+    })
 }
 
 /// A read-only mount of the file behind `file`, put over the file behind `target`.
@@ -74,10 +99,18 @@ pub(crate) fn bind_read_only(file: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io
         propagation: u64,
         user_namespace: u64,
     }
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.unsigned_abs();
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.unsigned_abs();
     // SAFETY: a borrowed descriptor and an empty C string.
-    let tree = owned(unsafe { libc::syscall(libc::SYS_open_tree, file.as_raw_fd(), c"".as_ptr(), flags) })?;
-    let read_only = MountAttr { set: 1, clear: 0, propagation: 0, user_namespace: 0 };
+    let tree = owned(unsafe {
+        libc::syscall(libc::SYS_open_tree, file.as_raw_fd(), c"".as_ptr(), flags)
+    })?;
+    let read_only = MountAttr {
+        set: 1,
+        clear: 0,
+        propagation: 0,
+        user_namespace: 0,
+    };
     // SAFETY: the struct lives for the call and its size is passed with it.
     let ret = unsafe {
         libc::syscall(
@@ -95,7 +128,18 @@ pub(crate) fn bind_read_only(file: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io
     const EMPTY_PATHS: libc::c_int = 0x4 | 0x40;
     // SAFETY: borrowed descriptors and empty C strings.
     let ret = unsafe {
-        libc::syscall(libc::SYS_move_mount, tree.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), EMPTY_PATHS)
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            EMPTY_PATHS,
+        )
     };
-    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -32,17 +32,34 @@ pub(crate) fn library(soname: &str) -> Vec<u8> {
         put(at, &u16::try_from(n).unwrap_or(0).to_le_bytes());
     }
     // PT_LOAD (readable and writable: the loader relocates the dynamic section in place), PT_DYNAMIC.
-    for (n, kind, offset, size, align) in [(0, 1_u32, 0, total, PAGE), (1, 2, DYNAMIC, 16 * DYNAMIC_ENTRIES, 8)] {
+    for (n, kind, offset, size, align) in [
+        (0, 1_u32, 0, total, PAGE),
+        (1, 2, DYNAMIC, 16 * DYNAMIC_ENTRIES, 8),
+    ] {
         let at = HEADER + n * PROGRAM;
         put(at, &kind.to_le_bytes());
         put(at + 4, &6_u32.to_le_bytes());
-        for (field, value) in [(8, offset), (16, offset), (24, offset), (32, size), (40, size)] {
+        for (field, value) in [
+            (8, offset),
+            (16, offset),
+            (24, offset),
+            (32, size),
+            (40, size),
+        ] {
             put(at + field, &word(value));
         }
         put(at + 48, &align.to_le_bytes());
     }
     // DT_SONAME, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT, DT_NULL.
-    let entries = [(14, 1), (4, HASH), (5, STRINGS), (6, SYMBOLS), (10, strings.len()), (11, SYMBOL), (0, 0)];
+    let entries = [
+        (14, 1),
+        (4, HASH),
+        (5, STRINGS),
+        (6, SYMBOLS),
+        (10, strings.len()),
+        (11, SYMBOL),
+        (0, 0),
+    ];
     for (n, (tag, value)) in entries.into_iter().enumerate() {
         put(DYNAMIC + 16 * n, &word(tag));
         put(DYNAMIC + 16 * n + 8, &word(value));

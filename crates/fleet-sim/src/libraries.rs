@@ -8,7 +8,11 @@ pub(crate) struct Library {
 }
 
 const fn library(name: &'static str, soname: &'static str, plain: bool) -> Library {
-    Library { name, soname, plain }
+    Library {
+        name,
+        soname,
+        plain,
+    }
 }
 
 /// Versioned with the driver, in `/usr/lib/x86_64-linux-gnu`.
@@ -45,19 +49,41 @@ pub(crate) const DRIVER: [Library; 29] = [
 ];
 
 /// Libraries with versions of their own: file name, SONAME.
-pub(crate) const OTHER: [(&str, &str); 2] =
-    [("libnvidia-egl-gbm.so.1.1.1", "libnvidia-egl-gbm.so.1"), ("libnvidia-egl-wayland.so.1.1.13", "libnvidia-egl-wayland.so.1")];
+pub(crate) const OTHER: [(&str, &str); 2] = [
+    ("libnvidia-egl-gbm.so.1.1.1", "libnvidia-egl-gbm.so.1"),
+    (
+        "libnvidia-egl-wayland.so.1.1.13",
+        "libnvidia-egl-wayland.so.1",
+    ),
+];
 
 /// Programs beside `nvidia-smi`.
-pub(crate) const PROGRAMS: [&str; 4] = ["nvidia-cuda-mps-control", "nvidia-cuda-mps-server", "nvidia-debugdump", "nvidia-persistenced"];
+pub(crate) const PROGRAMS: [&str; 4] = [
+    "nvidia-cuda-mps-control",
+    "nvidia-cuda-mps-server",
+    "nvidia-debugdump",
+    "nvidia-persistenced",
+];
 
 /// Configuration files: path, content.
 pub(crate) const FILES: [(&str, &str); 5] = [
     ("etc/OpenCL/vendors/nvidia.icd", "libnvidia-opencl.so.1\n"),
-    ("etc/vulkan/icd.d/nvidia_icd.json", "{\"file_format_version\": \"1.0.0\", \"ICD\": {\"library_path\": \"libGLX_nvidia.so.0\", \"api_version\": \"1.3.277\"}}\n"),
-    ("etc/vulkan/implicit_layer.d/nvidia_layers.json", "{\"file_format_version\": \"1.0.0\", \"layers\": []}\n"),
-    ("usr/share/glvnd/egl_vendor.d/10_nvidia.json", "{\"file_format_version\": \"1.0.0\", \"ICD\": {\"library_path\": \"libEGL_nvidia.so.0\"}}\n"),
-    ("usr/share/egl/egl_external_platform.d/15_nvidia_gbm.json", "{\"file_format_version\": \"1.0.0\", \"ICD\": {\"library_path\": \"libnvidia-egl-gbm.so.1\"}}\n"),
+    (
+        "etc/vulkan/icd.d/nvidia_icd.json",
+        "{\"file_format_version\": \"1.0.0\", \"ICD\": {\"library_path\": \"libGLX_nvidia.so.0\", \"api_version\": \"1.3.277\"}}\n",
+    ),
+    (
+        "etc/vulkan/implicit_layer.d/nvidia_layers.json",
+        "{\"file_format_version\": \"1.0.0\", \"layers\": []}\n",
+    ),
+    (
+        "usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+        "{\"file_format_version\": \"1.0.0\", \"ICD\": {\"library_path\": \"libEGL_nvidia.so.0\"}}\n",
+    ),
+    (
+        "usr/share/egl/egl_external_platform.d/15_nvidia_gbm.json",
+        "{\"file_format_version\": \"1.0.0\", \"ICD\": {\"library_path\": \"libnvidia-egl-gbm.so.1\"}}\n",
+    ),
 ];
 
 /// Where libraries lie.

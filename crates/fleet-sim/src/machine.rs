@@ -68,8 +68,12 @@ pub struct Node {
 
 /// Control nodes in the order of a generated spec; numbers of a driver of the 550 series (`/proc/devices`: nvidia is
 /// 195, nvidia-uvm is dynamic).
-const CONTROL: [(&str, u32, u32); 4] =
-    [("nvidia-modeset", 195, 254), ("nvidia-uvm", 511, 0), ("nvidia-uvm-tools", 511, 1), ("nvidiactl", 195, 255)];
+const CONTROL: [(&str, u32, u32); 4] = [
+    ("nvidia-modeset", 195, 254),
+    ("nvidia-uvm", 511, 0),
+    ("nvidia-uvm-tools", 511, 1),
+    ("nvidiactl", 195, 255),
+];
 
 /// PCI addresses of an eight-GPU board.
 const BUSES: [&str; 8] = ["17", "2a", "3d", "5d", "9a", "ab", "ba", "db"];
@@ -78,10 +82,30 @@ impl Machine {
     /// A built-in machine: `h100x1` to `h100x8`.
     #[must_use]
     pub fn preset(name: &str) -> Option<Self> {
-        let count: u32 = name.strip_prefix("h100x")?.parse().ok().filter(|n| (1..=8).contains(n))?;
-        let gpus = BUSES.iter().zip(0..count).map(|(bus, minor)| h100(minor, bus)).collect();
-        let control = CONTROL.iter().map(|(name, major, minor)| Node { name: (*name).to_owned(), major: *major, minor: *minor }).collect();
-        Some(Self { driver_version: "550.54.15".to_owned(), cuda_version: "12.4".to_owned(), gpus, control })
+        let count: u32 = name
+            .strip_prefix("h100x")?
+            .parse()
+            .ok()
+            .filter(|n| (1..=8).contains(n))?;
+        let gpus = BUSES
+            .iter()
+            .zip(0..count)
+            .map(|(bus, minor)| h100(minor, bus))
+            .collect();
+        let control = CONTROL
+            .iter()
+            .map(|(name, major, minor)| Node {
+                name: (*name).to_owned(),
+                major: *major,
+                minor: *minor,
+            })
+            .collect();
+        Some(Self {
+            driver_version: "550.54.15".to_owned(),
+            cuda_version: "12.4".to_owned(),
+            gpus,
+            control,
+        })
     }
 
     /// A preset by name, or a description file by path.
@@ -92,13 +116,30 @@ impl Machine {
         if let Some(machine) = Self::preset(name) {
             return Ok(machine);
         }
-        let failed = |why: String| SimError::Machine { name: name.to_owned(), why };
-        let bytes = std::fs::read(name).map_err(|err| failed(format!("{err}; hint: a file, or h100x1 to h100x8")))?;
-        let machine: Self = serde_json::from_slice(&bytes).map_err(|err| failed(err.to_string()))?;
-        let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'));
-        let names = machine.gpus.iter().map(|gpu| &gpu.node.name).chain(machine.control.iter().map(|node| &node.name));
+        let failed = |why: String| SimError::Machine {
+            name: name.to_owned(),
+            why,
+        };
+        let bytes = std::fs::read(name)
+            .map_err(|err| failed(format!("{err}; hint: a file, or h100x1 to h100x8")))?;
+        let machine: Self =
+            serde_json::from_slice(&bytes).map_err(|err| failed(err.to_string()))?;
+        let plain = |text: &str| {
+            !text.is_empty()
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))
+        };
+        let names = machine
+            .gpus
+            .iter()
+            .map(|gpu| &gpu.node.name)
+            .chain(machine.control.iter().map(|node| &node.name));
         if !plain(&machine.driver_version) || !names.into_iter().all(|name| plain(name)) {
-            return Err(failed("driver version and node names may hold letters, digits, `.` and `-` only".to_owned()));
+            return Err(failed(
+                "driver version and node names may hold letters, digits, `.` and `-` only"
+                    .to_owned(),
+            ));
         }
         Ok(machine)
     }
@@ -118,7 +159,11 @@ fn h100(minor: u32, bus: &str) -> Gpu {
         power_limit_milliwatts: 700_000,
         compute_major: 9,
         compute_minor: 0,
-        node: Node { name: format!("nvidia{minor}"), major: 195, minor },
+        node: Node {
+            name: format!("nvidia{minor}"),
+            major: 195,
+            minor,
+        },
     }
 }
 

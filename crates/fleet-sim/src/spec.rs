@@ -10,7 +10,10 @@ use crate::machine::{Machine, Node};
 /// Text of the spec. `root` is the driver root, `/` for a real node's form.
 #[must_use]
 pub fn cdi_spec(machine: &Machine, root: &str) -> String {
-    let writer = Writer { machine, root: root.trim_end_matches('/') };
+    let writer = Writer {
+        machine,
+        root: root.trim_end_matches('/'),
+    };
     let mut out = String::from("---\ncdiVersion: 0.5.0\ncontainerEdits:\n");
     out.push_str(&writer.common());
     out.push_str("devices:\n");
@@ -19,10 +22,18 @@ pub fn cdi_spec(machine: &Machine, root: &str) -> String {
         devices.push((gpu.minor.to_string(), vec![&gpu.node]));
         devices.push((gpu.uuid.clone(), vec![&gpu.node]));
     }
-    devices.push(("all".to_owned(), machine.gpus.iter().map(|gpu| &gpu.node).collect()));
+    devices.push((
+        "all".to_owned(),
+        machine.gpus.iter().map(|gpu| &gpu.node).collect(),
+    ));
     devices.sort_by(|(a, _), (b, _)| a.cmp(b));
     for (name, nodes) in devices {
-        let _ = write!(out, "- containerEdits:\n    deviceNodes:\n{}  name: {}\n", writer.nodes("    ", &nodes), quoted(&name));
+        let _ = write!(
+            out,
+            "- containerEdits:\n    deviceNodes:\n{}  name: {}\n",
+            writer.nodes("    ", &nodes),
+            quoted(&name)
+        );
     }
     out.push_str("kind: nvidia.com/gpu\n");
     out
@@ -30,7 +41,11 @@ pub fn cdi_spec(machine: &Machine, root: &str) -> String {
 
 /// Go's YAML writer quotes a string that would be read as a number.
 fn quoted(text: &str) -> String {
-    if text.bytes().all(|b| b.is_ascii_digit()) { format!("\"{text}\"") } else { text.to_owned() }
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        format!("\"{text}\"")
+    } else {
+        text.to_owned()
+    }
 }
 
 struct Writer<'a> {
@@ -42,7 +57,11 @@ impl Writer<'_> {
     fn nodes(&self, indent: &str, nodes: &[&Node]) -> String {
         let mut out = String::new();
         for node in nodes {
-            let host = if self.root.is_empty() { String::new() } else { format!("{indent}  hostPath: {}/dev/{}\n", self.root, node.name) };
+            let host = if self.root.is_empty() {
+                String::new()
+            } else {
+                format!("{indent}  hostPath: {}/dev/{}\n", self.root, node.name)
+            };
             let _ = write!(
                 out,
                 "{indent}- fileMode: 438\n{host}{indent}  major: {}\n{indent}  minor: {}\n{indent}  path: /dev/{}\n{indent}  permissions: rwm\n",
@@ -55,7 +74,10 @@ impl Writer<'_> {
     fn common(&self) -> String {
         let control: Vec<&Node> = self.machine.control.iter().collect();
         let mut out = format!("  deviceNodes:\n{}", self.nodes("  ", &control));
-        let _ = write!(out, "  env:\n  - NVIDIA_CTK_LIBCUDA_DIR=/{LIBDIR}\n  - NVIDIA_VISIBLE_DEVICES=void\n  hooks:\n");
+        let _ = write!(
+            out,
+            "  env:\n  - NVIDIA_CTK_LIBCUDA_DIR=/{LIBDIR}\n  - NVIDIA_VISIBLE_DEVICES=void\n  hooks:\n"
+        );
         for args in self.hooks() {
             out.push_str("  - args:\n    - nvidia-cdi-hook\n");
             for arg in args {
@@ -76,11 +98,18 @@ impl Writer<'_> {
 
     fn hooks(&self) -> Vec<Vec<String>> {
         let version = &self.machine.driver_version;
-        let link = |target: &str, link: &str| ["--link".to_owned(), format!("{target}::/{LIBDIR}/{link}")];
+        let link =
+            |target: &str, link: &str| ["--link".to_owned(), format!("{target}::/{LIBDIR}/{link}")];
         let mut links = vec!["create-symlinks".to_owned()];
         links.extend(link("libcuda.so.1", "libcuda.so"));
-        links.extend(link(&format!("libGLX_nvidia.so.{version}"), "libGLX_indirect.so.0"));
-        links.extend(link("libnvidia-opticalflow.so.1", "libnvidia-opticalflow.so"));
+        links.extend(link(
+            &format!("libGLX_nvidia.so.{version}"),
+            "libGLX_indirect.so.0",
+        ));
+        links.extend(link(
+            "libnvidia-opticalflow.so.1",
+            "libnvidia-opticalflow.so",
+        ));
         for library in DRIVER.iter().filter(|library| !library.soname.is_empty()) {
             let soname = format!("{}.so.{}", library.name, library.soname);
             links.extend(link(&format!("{}.so.{version}", library.name), &soname));
@@ -88,14 +117,27 @@ impl Writer<'_> {
                 links.extend(link(&soname, &format!("{}.so", library.name)));
             }
         }
-        let words = |all: &[&str]| all.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let words = |all: &[&str]| {
+            all.iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
+        };
         let mut graphics = vec!["create-symlinks".to_owned()];
         graphics.extend(link("../libnvidia-allocator.so.1", "gbm/nvidia-drm_gbm.so"));
         vec![
             graphics,
             links,
-            vec!["enable-cuda-compat".to_owned(), format!("--host-driver-version={version}")],
-            words(&["update-ldcache", "--folder", &format!("/{LIBDIR}"), "--folder", &format!("/{LIBDIR}/vdpau")]),
+            vec![
+                "enable-cuda-compat".to_owned(),
+                format!("--host-driver-version={version}"),
+            ],
+            words(&[
+                "update-ldcache",
+                "--folder",
+                &format!("/{LIBDIR}"),
+                "--folder",
+                &format!("/{LIBDIR}/vdpau"),
+            ]),
             words(&["disable-device-node-modification"]),
             words(&["update-application-profile"]),
         ]
@@ -103,11 +145,22 @@ impl Writer<'_> {
 
     fn files(&self) -> Vec<String> {
         let version = &self.machine.driver_version;
-        let mut all: Vec<String> = DRIVER.iter().map(|library| format!("{LIBDIR}/{}.so.{version}", library.name)).collect();
+        let mut all: Vec<String> = DRIVER
+            .iter()
+            .map(|library| format!("{LIBDIR}/{}.so.{version}", library.name))
+            .collect();
         all.push(format!("{LIBDIR}/vdpau/libvdpau_nvidia.so.{version}"));
         all.extend(OTHER.iter().map(|(file, _)| format!("{LIBDIR}/{file}")));
-        all.extend(PROGRAMS.iter().chain(&["nvidia-smi"]).map(|name| format!("usr/bin/{name}")));
-        all.extend(["gsp_ga10x.bin", "gsp_tu10x.bin"].map(|name| format!("lib/firmware/nvidia/{version}/{name}")));
+        all.extend(
+            PROGRAMS
+                .iter()
+                .chain(&["nvidia-smi"])
+                .map(|name| format!("usr/bin/{name}")),
+        );
+        all.extend(
+            ["gsp_ga10x.bin", "gsp_tu10x.bin"]
+                .map(|name| format!("lib/firmware/nvidia/{version}/{name}")),
+        );
         all.extend(FILES.iter().map(|(path, _)| (*path).to_owned()));
         // What a real node does not have: the simulated library reads its machine from there.
         all.push(MACHINE_FILE.to_owned());
@@ -127,14 +180,25 @@ mod tests {
             if std::env::var_os("UPDATE").is_some() {
                 std::fs::write(&path, &text).unwrap();
             }
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{path}: UPDATE=1 rewrites it");
+            assert_eq!(
+                std::fs::read_to_string(&path).unwrap(),
+                text,
+                "{path}: UPDATE=1 rewrites it"
+            );
         }
     }
 
     #[test]
     fn names_and_roots() {
         let text = cdi_spec(&Machine::preset("h100x2").unwrap(), "/sim/");
-        for word in ["name: \"0\"\n", "name: all\n", "hostPath: /sim/dev/nvidia0", "hostPath: /sim/usr/bin/nvidia-smi", "containerPath: /usr/bin/nvidia-smi", "name: GPU-"] {
+        for word in [
+            "name: \"0\"\n",
+            "name: all\n",
+            "hostPath: /sim/dev/nvidia0",
+            "hostPath: /sim/usr/bin/nvidia-smi",
+            "containerPath: /usr/bin/nvidia-smi",
+            "name: GPU-",
+        ] {
             assert!(text.contains(word), "{word}");
         }
         assert!(!cdi_spec(&Machine::preset("h100x2").unwrap(), "/").contains("hostPath: /dev"));

@@ -39,8 +39,17 @@ mod tests {
 
     #[test]
     fn depth_counts_the_slashes_of_the_clean_path() {
-        let cases =
-            [("/", 1), ("/proc", 1), ("/proc/", 1), ("//a//b", 2), ("/a/./b", 2), ("/a/../b/c", 2), ("/..", 1), ("a/b", 1), ("", 0)];
+        let cases = [
+            ("/", 1),
+            ("/proc", 1),
+            ("/proc/", 1),
+            ("//a//b", 2),
+            ("/a/./b", 2),
+            ("/a/../b/c", 2),
+            ("/..", 1),
+            ("a/b", 1),
+            ("", 0),
+        ];
         for (path, want) in cases {
             assert_eq!(depth(path), want, "{path}");
         }
@@ -48,10 +57,15 @@ mod tests {
 
     #[test]
     fn mounts_of_one_depth_keep_their_order() {
-        let mut mounts: Vec<Value> =
-            ["/b/x", "/proc", "/", "/a/y", "/dev"].iter().map(|path| json!({ "destination": path })).collect();
+        let mut mounts: Vec<Value> = ["/b/x", "/proc", "/", "/a/y", "/dev"]
+            .iter()
+            .map(|path| json!({ "destination": path }))
+            .collect();
         sort(&mut mounts);
-        let order: Vec<_> = mounts.iter().map(|mount| spec::text(mount, "destination")).collect();
+        let order: Vec<_> = mounts
+            .iter()
+            .map(|mount| spec::text(mount, "destination"))
+            .collect();
         assert_eq!(order, ["/proc", "/", "/dev", "/b/x", "/a/y"]);
     }
 }

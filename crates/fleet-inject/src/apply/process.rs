@@ -24,7 +24,10 @@ pub(super) fn set_env(env: &mut Vec<Value>, name: &str, value: &str) {
 }
 
 pub(super) fn add_gid(gids: &mut Vec<Value>, gid: u32) {
-    if !gids.iter().any(|other| other.as_u64() == Some(u64::from(gid))) {
+    if !gids
+        .iter()
+        .any(|other| other.as_u64() == Some(u64::from(gid)))
+    {
         gids.push(gid.into());
     }
 }
@@ -41,7 +44,10 @@ mod tests {
             (json!([]), json!(["A=x"])),
             (json!(["B=1"]), json!(["B=1", "A=x"])),
             (json!(["A=1", "B=1"]), json!(["A=x", "B=1"])),
-            (json!(["A=1", "B=1", "A=2", "C=1"]), json!(["B=1", "A=x", "C=1"])),
+            (
+                json!(["A=1", "B=1", "A=2", "C=1"]),
+                json!(["B=1", "A=x", "C=1"]),
+            ),
             (json!(["AB=1", "A", 7]), json!(["AB=1", "A", 7, "A=x"])),
         ];
         for (env, want) in cases {

@@ -12,8 +12,12 @@ pub(super) fn allow(rules: &mut Vec<Value>, rule: Value) {
 
 fn is_same(one: &Value, other: &Value) -> bool {
     is_allow(one) == is_allow(other)
-        && ["type", "access"].iter().all(|key| spec::text(one, key) == spec::text(other, key))
-        && ["major", "minor"].iter().all(|key| number(one, key) == number(other, key))
+        && ["type", "access"]
+            .iter()
+            .all(|key| spec::text(one, key) == spec::text(other, key))
+        && ["major", "minor"]
+            .iter()
+            .all(|key| number(one, key) == number(other, key))
 }
 
 fn is_allow(rule: &Value) -> bool {
@@ -22,7 +26,9 @@ fn is_allow(rule: &Value) -> bool {
 
 /// A number; absent and -1 mean any.
 fn number(rule: &Value, key: &str) -> Option<i64> {
-    rule.get(key).and_then(Value::as_i64).filter(|number| *number >= 0)
+    rule.get(key)
+        .and_then(Value::as_i64)
+        .filter(|number| *number >= 0)
 }
 
 #[cfg(test)]
@@ -38,9 +44,18 @@ mod tests {
         let narrow = json!({"allow": true, "type": "c", "major": 195, "minor": 0, "access": "rw"});
         let cases = [
             (vec![], vec![rule(0)]),
-            (vec![deny_all.clone(), rule(0), rule(1)], vec![deny_all.clone(), rule(1), rule(0)]),
-            (vec![rule(0), deny_all.clone()], vec![deny_all.clone(), rule(0)]),
-            (vec![rule(0), deny_all.clone(), rule(0)], vec![deny_all.clone(), rule(0)]),
+            (
+                vec![deny_all.clone(), rule(0), rule(1)],
+                vec![deny_all.clone(), rule(1), rule(0)],
+            ),
+            (
+                vec![rule(0), deny_all.clone()],
+                vec![deny_all.clone(), rule(0)],
+            ),
+            (
+                vec![rule(0), deny_all.clone(), rule(0)],
+                vec![deny_all.clone(), rule(0)],
+            ),
             (vec![narrow.clone()], vec![narrow, rule(0)]),
         ];
         for (mut rules, want) in cases {

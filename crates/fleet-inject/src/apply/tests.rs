@@ -16,7 +16,12 @@ struct Host;
 
 impl HostProbe for Host {
     fn lstat_device(&self, path: &str) -> io::Result<DeviceStat> {
-        Ok(DeviceStat { kind: DeviceKind::Char, major: 195, minor: minor(path), mode: 0o660 })
+        Ok(DeviceStat {
+            kind: DeviceKind::Char,
+            major: 195,
+            minor: minor(path),
+            mode: 0o660,
+        })
     }
 
     fn exists(&self, _path: &str) -> bool {
@@ -25,7 +30,8 @@ impl HostProbe for Host {
 }
 
 fn minor(path: &str) -> u32 {
-    path.bytes().fold(0, |sum, byte| sum * 7 % 509 + u32::from(byte))
+    path.bytes()
+        .fold(0, |sum, byte| sum * 7 % 509 + u32::from(byte))
 }
 
 /// `xorshift64*`: the same cases on every run.
@@ -49,8 +55,22 @@ impl Dice {
 }
 
 const NAMES: [&str; 5] = ["A", "AB", "NVIDIA_VISIBLE_DEVICES", "PATH", "B"];
-const PATHS: [&str; 7] = ["/", "/proc", "/dev", "/usr/lib/libcuda.so.1", "/usr/lib", "/usr/bin/nvidia-smi", "/run/a/b/c"];
-const DEVICES: [&str; 5] = ["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl", "/dev/dri/card0", "/dev/fuse"];
+const PATHS: [&str; 7] = [
+    "/",
+    "/proc",
+    "/dev",
+    "/usr/lib/libcuda.so.1",
+    "/usr/lib",
+    "/usr/bin/nvidia-smi",
+    "/run/a/b/c",
+];
+const DEVICES: [&str; 5] = [
+    "/dev/nvidia0",
+    "/dev/nvidia1",
+    "/dev/nvidiactl",
+    "/dev/dri/card0",
+    "/dev/fuse",
+];
 
 fn random_spec(dice: &mut Dice) -> Value {
     let mut spec = json!({
@@ -91,13 +111,21 @@ fn random_edits(dice: &mut Dice, part: u64) -> ContainerEdits {
     };
     let mut hooks = dice.some(2, |d| {
         let link = format!("x::/usr/lib/link{}", d.below(3));
-        hook("/usr/bin/nvidia-cdi-hook", &["nvidia-cdi-hook", "create-symlinks", "--link", &link])
+        hook(
+            "/usr/bin/nvidia-cdi-hook",
+            &["nvidia-cdi-hook", "create-symlinks", "--link", &link],
+        )
     });
     if dice.below(2) == 1 {
-        hooks.insert(0, hook("/opt/vendor/hook", &["hook", &format!("part{part}")]));
+        hooks.insert(
+            0,
+            hook("/opt/vendor/hook", &["hook", &format!("part{part}")]),
+        );
     }
     ContainerEdits {
-        env: dice.some(4, |d| format!("{}={}", d.pick(&NAMES), d.pick(&["void", "x=y", ""]))),
+        env: dice.some(4, |d| {
+            format!("{}={}", d.pick(&NAMES), d.pick(&["void", "x=y", ""]))
+        }),
         device_nodes: dice.some(4, |d| DeviceNode {
             path: d.pick(&DEVICES).to_owned(),
             host_path: (d.below(2) == 1).then(|| format!("/host{}", d.pick(&DEVICES))),
@@ -121,14 +149,25 @@ fn random_edits(dice: &mut Dice, part: u64) -> ContainerEdits {
 }
 
 fn random_request(dice: &mut Dice) -> (Request, Vec<SourcedEdits>) {
-    let name = |id: u64| format!("nvidia.com/gpu={id}").parse::<QualifiedName>().unwrap();
+    let name = |id: u64| {
+        format!("nvidia.com/gpu={id}")
+            .parse::<QualifiedName>()
+            .unwrap()
+    };
     let spec_path = PathBuf::from("/etc/cdi/n.yaml");
-    let sourced = |device, edits| SourcedEdits { spec_path: spec_path.clone(), device, edits };
+    let sourced = |device, edits| SourcedEdits {
+        spec_path: spec_path.clone(),
+        device,
+        edits,
+    };
     let mut resolved = vec![sourced(None, random_edits(dice, 9))];
     let mut request = Request::default();
     for id in 0..=dice.below(3) {
         resolved.push(sourced(Some(name(id)), random_edits(dice, id)));
-        request.devices.push(Asked { name: name(id), source: Source::Environment("V".to_owned()) });
+        request.devices.push(Asked {
+            name: name(id),
+            source: Source::Environment("V".to_owned()),
+        });
     }
     (request, resolved)
 }
@@ -144,7 +183,10 @@ fn go_inject(spec: &mut Value, resolved: &[SourcedEdits]) {
     for entry in edits().flat_map(|e| &e.env) {
         let name = entry.split('=').next().unwrap().to_owned() + "=";
         let env = array(&mut spec["process"]["env"]);
-        match env.iter().rposition(|other| other.as_str().unwrap().starts_with(&name)) {
+        match env
+            .iter()
+            .rposition(|other| other.as_str().unwrap().starts_with(&name))
+        {
             Some(at) => env[at] = json!(entry),
             None => env.push(json!(entry)),
         }
@@ -160,7 +202,8 @@ fn go_inject(spec: &mut Value, resolved: &[SourcedEdits]) {
         devices.retain(|other| other["path"] != device["path"]);
         devices.push(device);
         let access = node.permissions.as_deref().unwrap_or("rwm");
-        let rule = json!({"allow": true, "type": "c", "major": 195, "minor": minor, "access": access});
+        let rule =
+            json!({"allow": true, "type": "c", "major": 195, "minor": minor, "access": access});
         array(&mut spec["linux"]["resources"]["devices"]).push(rule);
     }
     for net in edits().flat_map(|e| &e.net_devices) {
@@ -168,14 +211,19 @@ fn go_inject(spec: &mut Value, resolved: &[SourcedEdits]) {
     }
     for mount in edits().flat_map(|e| &e.mounts) {
         let mounts = array(&mut spec["mounts"]);
-        if let Some(at) = mounts.iter().position(|other| other["destination"] == mount.container_path.as_str()) {
+        if let Some(at) = mounts
+            .iter()
+            .position(|other| other["destination"] == mount.container_path.as_str())
+        {
             mounts.remove(at);
         }
         let (destination, source) = (&mount.container_path, &mount.host_path);
-        mounts.push(json!({"destination": destination, "source": source, "options": mount.options}));
+        mounts
+            .push(json!({"destination": destination, "source": source, "options": mount.options}));
     }
     if edits().any(|e| !e.mounts.is_empty()) {
-        array(&mut spec["mounts"]).sort_by_key(|m| m["destination"].as_str().unwrap().matches('/').count());
+        array(&mut spec["mounts"])
+            .sort_by_key(|m| m["destination"].as_str().unwrap().matches('/').count());
     }
     for hook in edits().flat_map(|e| &e.hooks) {
         let hook_json = json!({"path": hook.path, "args": hook.args, "env": hook.env});
@@ -201,8 +249,13 @@ fn without_empty(value: &Value) -> Value {
     let is_empty = |value: &Value| value.is_null() || *value == json!([]) || *value == json!({});
     match value {
         Value::Object(map) => {
-            let kept = map.iter().map(|(key, value)| (key.clone(), without_empty(value)));
-            Value::Object(kept.filter(|(_, value)| !is_empty(value)).collect::<Map<_, _>>())
+            let kept = map
+                .iter()
+                .map(|(key, value)| (key.clone(), without_empty(value)));
+            Value::Object(
+                kept.filter(|(_, value)| !is_empty(value))
+                    .collect::<Map<_, _>>(),
+            )
         }
         other => other.clone(),
     }
@@ -242,7 +295,11 @@ fn over_an_engines_injection_is_once() {
         let first = run(&mut alone, &request, &resolved);
         let second = run(&mut after_engine, &request, &resolved);
         assert_eq!(second, first, "round {round}: {engine_only}");
-        assert_eq!(without_empty(&after_engine), without_empty(&alone), "round {round}: {engine_only}");
+        assert_eq!(
+            without_empty(&after_engine),
+            without_empty(&alone),
+            "round {round}: {engine_only}"
+        );
     }
 }
 
@@ -256,7 +313,10 @@ fn an_engines_injection_without_a_request_only_loses_its_hook_programs() {
         go_inject(&mut spec, &resolved);
         let mut ours = spec.clone();
         let applied = run(&mut ours, &Request::default(), &[]);
-        if let Some(hooks) = spec.pointer_mut("/hooks/createContainer").and_then(Value::as_array_mut) {
+        if let Some(hooks) = spec
+            .pointer_mut("/hooks/createContainer")
+            .and_then(Value::as_array_mut)
+        {
             hooks.retain(|hook| hook["path"] != "/usr/bin/nvidia-cdi-hook");
         }
         assert_eq!(without_empty(&ours), without_empty(&spec), "round {round}");
@@ -268,16 +328,41 @@ fn an_engines_injection_without_a_request_only_loses_its_hook_programs() {
 #[test]
 fn wrong_types_stop_the_plan() {
     let plan_of = |change: Change| {
-        let origin = Origin { source: Source::Engine, spec_file: None, device: None };
-        Plan { edits: vec![Edit { change, origin }], warnings: vec![] }
+        let origin = Origin {
+            source: Source::Engine,
+            spec_file: None,
+            device: None,
+        };
+        Plan {
+            edits: vec![Edit { change, origin }],
+            warnings: vec![],
+        }
     };
     let cases = [
-        (json!({"process": {"env": "A=1"}}), Change::Env { name: "A".into(), value: "1".into() }, "`process.env`"),
-        (json!({"linux": 1}), Change::IntelRdt { rdt: json!({}) }, "`linux`"),
-        (json!([]), Change::AdditionalGid { gid: 1 }, "`process.user`"),
+        (
+            json!({"process": {"env": "A=1"}}),
+            Change::Env {
+                name: "A".into(),
+                value: "1".into(),
+            },
+            "`process.env`",
+        ),
+        (
+            json!({"linux": 1}),
+            Change::IntelRdt { rdt: json!({}) },
+            "`linux`",
+        ),
+        (
+            json!([]),
+            Change::AdditionalGid { gid: 1 },
+            "`process.user`",
+        ),
     ];
     for (mut spec, change, place) in cases {
         let err = plan_of(change).apply(&mut spec).unwrap_err().to_string();
-        assert!(err.starts_with("failed to inject devices: ") && err.contains(place), "{err}");
+        assert!(
+            err.starts_with("failed to inject devices: ") && err.contains(place),
+            "{err}"
+        );
     }
 }

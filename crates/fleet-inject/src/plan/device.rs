@@ -47,7 +47,11 @@ impl DeviceEdit {
             node.insert("major".to_owned(), self.major.into());
             node.insert("minor".to_owned(), self.minor.into());
         }
-        for (key, value) in [("fileMode", self.file_mode), ("uid", self.uid), ("gid", self.gid)] {
+        for (key, value) in [
+            ("fileMode", self.file_mode),
+            ("uid", self.uid),
+            ("gid", self.gid),
+        ] {
             if let Some(value) = value {
                 node.insert(key.to_owned(), value.into());
             }
@@ -75,16 +79,31 @@ pub(super) struct Owner {
 impl Owner {
     /// `process.user`, where it is not root.
     pub(super) fn of_process(spec: &Value) -> Self {
-        let id = |pointer| spec.pointer(pointer).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        let id = |pointer| {
+            spec.pointer(pointer)
+                .and_then(Value::as_u64)
+                .and_then(|id| u32::try_from(id).ok())
+        };
         let non_root = |id: Option<u32>| id.filter(|id| *id > 0);
-        Self { uid: non_root(id("/process/user/uid")), gid: non_root(id("/process/user/gid")) }
+        Self {
+            uid: non_root(id("/process/user/uid")),
+            gid: non_root(id("/process/user/gid")),
+        }
     }
 }
 
 /// Completes a node as the Go library's `InjectDevices` does. Beyond it, numbers that differ from the host's are
 /// refused: they belong to the driver of another boot.
-pub(super) fn fill(node: &DeviceNode, owner: &Owner, context: &Context<'_>) -> Result<DeviceEdit, PlanError> {
-    let host_path = node.host_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(&node.path);
+pub(super) fn fill(
+    node: &DeviceNode,
+    owner: &Owner,
+    context: &Context<'_>,
+) -> Result<DeviceEdit, PlanError> {
+    let host_path = node
+        .host_path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or(&node.path);
     let failed = |cause: String| PlanError::Device {
         path: host_path.to_owned(),
         of: context.of.clone(),
@@ -113,7 +132,9 @@ pub(super) fn fill(node: &DeviceNode, owner: &Owner, context: &Context<'_>) -> R
         path: node.path.clone(),
         host_path: host_path.to_owned(),
         access: access(&kind, node.permissions.as_deref().unwrap_or_default()),
-        file_mode: node.file_mode.or_else(|| stat.map(|stat| stat.mode & 0o777)),
+        file_mode: node
+            .file_mode
+            .or_else(|| stat.map(|stat| stat.mode & 0o777)),
         uid: node.uid.or(owner.uid),
         gid: node.gid.or(owner.gid),
         kind,
@@ -125,15 +146,23 @@ pub(super) fn fill(node: &DeviceNode, owner: &Owner, context: &Context<'_>) -> R
 fn compare(kind: &str, major: i64, minor: i64, stat: &DeviceStat) -> Result<(), String> {
     let on_host = stat.kind.letter();
     if !kind.is_empty() && kind != on_host && !(kind == "u" && on_host == "c" && major != 0) {
-        return Err(format!("the CDI spec says type \"{kind}\" but the host has \"{on_host}\""));
+        return Err(format!(
+            "the CDI spec says type \"{kind}\" but the host has \"{on_host}\""
+        ));
     }
     let same = (major, minor) == (i64::from(stat.major), i64::from(stat.minor));
     match major == 0 || on_host == "p" || same {
         true => Ok(()),
-        false => Err(format!(
-            "the CDI spec says {major}:{minor} but the host has {}:{}",
-            stat.major, stat.minor
-        )),
+        false => {
+            let DeviceStat {
+                major: host_major,
+                minor: host_minor,
+                ..
+            } = stat;
+            Err(format!(
+                "has the numbers {host_major}:{host_minor} but the CDI spec says {major}:{minor}"
+            ))
+        }
     }
 }
 
@@ -143,5 +172,83 @@ fn access(kind: &str, permissions: &str) -> Option<String> {
         ("c" | "b", "") => Some("rwm".to_owned()),
         ("c" | "b", letters) => Some(letters.to_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::DeviceKind;
+
+    #[test]
+    fn stated_parts_must_be_the_hosts() {
+        let stat = |kind, major, minor| DeviceStat {
+            kind,
+            major,
+            minor,
+            mode: 0o666,
+        };
+        let char_device = stat(DeviceKind::Char, 195, 3);
+        let cases = [
+            ("", 0, 0, char_device, None),
+            ("", 195, 3, char_device, None),
+            ("c", 0, 7, char_device, None),
+            ("u", 195, 3, char_device, None),
+            ("p", 0, 0, stat(DeviceKind::Fifo, 0, 0), None),
+            (
+                "",
+                195,
+                4,
+                char_device,
+                Some("has the numbers 195:3 but the CDI spec says 195:4"),
+            ),
+            (
+                "",
+                511,
+                3,
+                char_device,
+                Some("has the numbers 195:3 but the CDI spec says 511:3"),
+            ),
+            (
+                "b",
+                195,
+                3,
+                char_device,
+                Some("is of type \"c\" but the CDI spec says \"b\""),
+            ),
+            (
+                "u",
+                0,
+                0,
+                char_device,
+                Some("is of type \"c\" but the CDI spec says \"u\""),
+            ),
+        ];
+        for (kind, major, minor, stat, want) in cases {
+            let found = compare(kind, major, minor, &stat);
+            assert_eq!(
+                found.err().as_deref(),
+                want,
+                "{kind} {major}:{minor} {stat:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn rules_are_for_nodes_that_a_cgroup_knows() {
+        let cases = [
+            ("c", "", Some("rwm")),
+            ("b", "rw", Some("rw")),
+            ("c", "none", None),
+            ("u", "rwm", None),
+            ("p", "", None),
+        ];
+        for (kind, permissions, want) in cases {
+            assert_eq!(
+                access(kind, permissions).as_deref(),
+                want,
+                "{kind} {permissions}"
+            );
+        }
     }
 }

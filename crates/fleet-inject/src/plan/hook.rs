@@ -59,7 +59,10 @@ impl Stage {
 
     /// Whether the program is one of the host and its failure stops the container.
     fn must_be_on_host(self) -> bool {
-        matches!(self, Self::Prestart | Self::CreateRuntime | Self::CreateContainer)
+        matches!(
+            self,
+            Self::Prestart | Self::CreateRuntime | Self::CreateContainer
+        )
     }
 }
 
@@ -111,28 +114,42 @@ impl HookEdit {
 
 /// Adds one hook of a CDI spec.
 pub(super) fn add(entry: &Hook, context: &Context<'_>, plan: &mut Plan) -> Result<(), PlanError> {
-    let failed = |cause: String| PlanError::Hook { path: entry.path.clone(), of: context.of.clone(), cause };
+    let failed = |cause: String| PlanError::Hook {
+        path: entry.path.clone(),
+        of: context.of.clone(),
+        cause,
+    };
     let stage: Stage = entry.hook_name.parse().map_err(failed)?;
     let program = recognise(&entry.path, &entry.args).map_err(|err| failed(err.to_string()))?;
     let is_ours = stage == Stage::CreateContainer && context.hooks.native;
     match program {
         HookProgram::Native(edits) if is_ours => {
-            edits.into_iter().for_each(|edit| plan.push(context, Change::Rootfs(edit)));
+            edits
+                .into_iter()
+                .for_each(|edit| plan.push(context, Change::Rootfs(edit)));
             return Ok(());
         }
-        HookProgram::UnknownNvidiaHook { name } if is_ours && !context.probe.exists(&entry.path) => {
+        HookProgram::UnknownNvidiaHook { name }
+            if is_ours && !context.probe.exists(&entry.path) =>
+        {
             plan.warnings.push(unknown(&name, &context.of));
             return Ok(());
         }
         HookProgram::Foreign if !context.hooks.foreign => {
-            return Err(failed("programs of CDI specs are refused by `hooks.foreign = false` in the configuration".into()));
+            return Err(failed(
+                "programs of CDI specs are refused by `hooks.foreign = false` in the configuration"
+                    .into(),
+            ));
         }
         _ => {}
     }
     if stage.must_be_on_host() && !context.probe.exists(&entry.path) {
         return Err(failed("the program is missing".to_owned()));
     }
-    let stated = entry.timeout.and_then(|seconds| u32::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+    let stated = entry
+        .timeout
+        .and_then(|seconds| u32::try_from(seconds).ok())
+        .filter(|seconds| *seconds > 0);
     let hook = HookEdit {
         path: entry.path.clone(),
         args: entry.args.clone(),
@@ -161,7 +178,11 @@ pub(super) fn adopt(spec: &Value, probe: &dyn HostProbe, plan: &mut Plan) -> Res
             _ => continue,
         };
         remove(hook, Stage::CreateContainer, plan);
-        plan.edits.extend(edits.into_iter().map(|edit| by_engine(Change::Rootfs(edit))));
+        plan.edits.extend(
+            edits
+                .into_iter()
+                .map(|edit| by_engine(Change::Rootfs(edit))),
+        );
     }
     Ok(())
 }
@@ -169,14 +190,23 @@ pub(super) fn adopt(spec: &Value, probe: &dyn HostProbe, plan: &mut Plan) -> Res
 /// NVIDIA's legacy hook would inject a second time, by rules of its own.
 pub(super) fn remove_legacy(spec: &Value, plan: &mut Plan) {
     let prestart = spec::list(spec, "/hooks/prestart").iter();
-    prestart.filter(|hook| is_legacy(hook)).for_each(|hook| remove(hook, Stage::Prestart, plan));
+    prestart
+        .filter(|hook| is_legacy(hook))
+        .for_each(|hook| remove(hook, Stage::Prestart, plan));
 }
 
 /// Whether the spec has a hook that a plan would take over or remove.
 pub(crate) fn has_nvidia_hook(spec: &Value) -> bool {
-    let is_known = |hook: &Value| !matches!(recognise(spec::text(hook, "path"), &args(hook)), Ok(HookProgram::Foreign));
+    let is_known = |hook: &Value| {
+        !matches!(
+            recognise(spec::text(hook, "path"), &args(hook)),
+            Ok(HookProgram::Foreign)
+        )
+    };
     spec::list(spec, "/hooks/prestart").iter().any(is_legacy)
-        || spec::list(spec, "/hooks/createContainer").iter().any(is_known)
+        || spec::list(spec, "/hooks/createContainer")
+            .iter()
+            .any(is_known)
 }
 
 fn is_legacy(hook: &Value) -> bool {
@@ -185,16 +215,27 @@ fn is_legacy(hook: &Value) -> bool {
 }
 
 fn remove(hook: &Value, stage: Stage, plan: &mut Plan) {
-    plan.edits.push(by_engine(Change::RemoveHook { stage, hook: hook.clone() }));
+    plan.edits.push(by_engine(Change::RemoveHook {
+        stage,
+        hook: hook.clone(),
+    }));
 }
 
 fn by_engine(change: Change) -> Edit {
-    Edit { change, origin: Origin { source: Source::Engine, spec_file: None, device: None } }
+    Edit {
+        change,
+        origin: Origin {
+            source: Source::Engine,
+            spec_file: None,
+            device: None,
+        },
+    }
 }
 
 fn args(hook: &Value) -> Vec<String> {
     let args = spec::list(hook, "/args").iter();
-    args.map(|arg| arg.as_str().unwrap_or_default().to_owned()).collect()
+    args.map(|arg| arg.as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 fn unknown(name: &str, of: &str) -> String {

@@ -26,7 +26,10 @@ impl MountEdit {
     #[must_use]
     pub fn json(&self) -> Value {
         let mut mount = Map::new();
-        mount.insert("destination".to_owned(), self.container_path.as_str().into());
+        mount.insert(
+            "destination".to_owned(),
+            self.container_path.as_str().into(),
+        );
         if let Some(kind) = &self.mount_type {
             mount.insert("type".to_owned(), kind.as_str().into());
         }
@@ -39,7 +42,8 @@ impl MountEdit {
 
     fn is_bind(&self) -> bool {
         let is_bind = |option: &String| matches!(option.as_str(), "bind" | "rbind");
-        matches!(self.mount_type.as_deref(), None | Some("bind" | "none")) || self.options.iter().any(is_bind)
+        matches!(self.mount_type.as_deref(), None | Some("bind" | "none"))
+            || self.options.iter().any(is_bind)
     }
 }
 
@@ -51,7 +55,11 @@ pub(super) fn check(mount: &Mount, context: &Context<'_>) -> Result<MountEdit, P
         options: mount.options.clone(),
     };
     if edit.is_bind() && !context.probe.exists(&edit.host_path) {
-        return Err(PlanError::Mount { path: edit.host_path, of: context.of.clone(), hint: context.hint() });
+        return Err(PlanError::Mount {
+            path: edit.host_path,
+            of: context.of.clone(),
+            hint: context.hint(),
+        });
     }
     Ok(edit)
 }

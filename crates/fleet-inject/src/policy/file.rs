@@ -11,7 +11,11 @@ use super::{Policy, PolicyError, PolicyFile, Profile};
 type Entry<'a> = (&'a str, Range<usize>, &'a Spanned<DeValue<'a>>);
 
 pub(super) fn parse(text: &str, file: &str) -> Result<PolicyFile, PolicyError> {
-    let mut reader = Reader { text, file, warnings: Vec::new() };
+    let mut reader = Reader {
+        text,
+        file,
+        warnings: Vec::new(),
+    };
     let table = DeTable::parse(text).map_err(|err| {
         let at = err.span().unwrap_or(0..0);
         reader.error(&at, err.message().replace('\n', ", "))
@@ -20,7 +24,10 @@ pub(super) fn parse(text: &str, file: &str) -> Result<PolicyFile, PolicyError> {
     for entry in reader.entries(table.get_ref()) {
         reader.top(&mut policy, &entry)?;
     }
-    Ok(PolicyFile { policy, warnings: reader.warnings })
+    Ok(PolicyFile {
+        policy,
+        warnings: reader.warnings,
+    })
 }
 
 pub(super) fn print(policy: &Policy) -> String {
@@ -32,10 +39,16 @@ pub(super) fn print(policy: &Policy) -> String {
     let mut lines = vec![
         format!("profile = {}", quoted(profile)),
         format!("default-kind = {}", quoted(&policy.default_kind)),
-        format!("annotation-prefixes = {}", list(&policy.annotation_prefixes)),
+        format!(
+            "annotation-prefixes = {}",
+            list(&policy.annotation_prefixes)
+        ),
     ];
     if let Some(dirs) = &policy.spec_dirs {
-        lines.push(format!("spec-dirs = {}", list(dirs.iter().map(|dir| dir.to_string_lossy()))));
+        lines.push(format!(
+            "spec-dirs = {}",
+            list(dirs.iter().map(|dir| dir.to_string_lossy()))
+        ));
     }
     lines.push(format!("swarm-resource = {}", list(&policy.swarm_resource)));
     let sources = &policy.sources;
@@ -43,10 +56,20 @@ pub(super) fn print(policy: &Policy) -> String {
     lines.push(format!("cdi-annotations = {}", sources.cdi_annotations));
     lines.push(format!("volume-mounts = {}", sources.volume_mounts));
     lines.push(format!("environment = {}", sources.environment));
-    lines.extend(sources.environment_unprivileged.map(|accepted| format!("environment-unprivileged = {accepted}")));
+    lines.extend(
+        sources
+            .environment_unprivileged
+            .map(|accepted| format!("environment-unprivileged = {accepted}")),
+    );
     lines.push("\n[allow]".to_owned());
-    lines.push(format!("cdi-annotations = {}", list(&policy.allow.cdi_annotations)));
-    lines.push(format!("volume-mounts = {}", list(&policy.allow.volume_mounts)));
+    lines.push(format!(
+        "cdi-annotations = {}",
+        list(&policy.allow.cdi_annotations)
+    ));
+    lines.push(format!(
+        "volume-mounts = {}",
+        list(&policy.allow.volume_mounts)
+    ));
     lines.push(format!("environment = {}", list(&policy.allow.environment)));
     let hooks = &policy.hooks;
     lines.push("\n[hooks]".to_owned());
@@ -57,7 +80,10 @@ pub(super) fn print(policy: &Policy) -> String {
 }
 
 fn list<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<_> = items.into_iter().map(|item| quoted(item.as_ref())).collect();
+    let items: Vec<_> = items
+        .into_iter()
+        .map(|item| quoted(item.as_ref()))
+        .collect();
     format!("[{}]", items.join(", "))
 }
 
@@ -102,8 +128,14 @@ impl Reader<'_> {
         entry: &Entry<'_>,
         read: fn(&mut Self, &mut Policy, &Entry<'_>) -> Result<(), PolicyError>,
     ) -> Result<(), PolicyError> {
-        let table = entry.2.get_ref().as_table().ok_or_else(|| self.wrong(entry, "a table"))?;
-        self.entries(table).iter().try_for_each(|inner| read(self, policy, inner))
+        let table = entry
+            .2
+            .get_ref()
+            .as_table()
+            .ok_or_else(|| self.wrong(entry, "a table"))?;
+        self.entries(table)
+            .iter()
+            .try_for_each(|inner| read(self, policy, inner))
     }
 
     fn sources(&mut self, policy: &mut Policy, entry: &Entry<'_>) -> Result<(), PolicyError> {
@@ -111,7 +143,9 @@ impl Reader<'_> {
             "cdi-annotations" => policy.sources.cdi_annotations = self.flag(entry)?,
             "volume-mounts" => policy.sources.volume_mounts = self.flag(entry)?,
             "environment" => policy.sources.environment = self.flag(entry)?,
-            "environment-unprivileged" => policy.sources.environment_unprivileged = Some(self.flag(entry)?),
+            "environment-unprivileged" => {
+                policy.sources.environment_unprivileged = Some(self.flag(entry)?)
+            }
             _ => self.unknown("sources.", entry),
         }
         Ok(())
@@ -142,14 +176,20 @@ impl Reader<'_> {
             "auto" => Ok(Profile::Auto),
             "podman" => Ok(Profile::Podman),
             "crio" => Ok(Profile::Crio),
-            other => Err(self.value(entry, format!("is {other:?}, not \"auto\", \"podman\" or \"crio\""))),
+            other => Err(self.value(
+                entry,
+                format!("is {other:?}, not \"auto\", \"podman\" or \"crio\""),
+            )),
         }
     }
 
     fn kind(&self, entry: &Entry<'_>) -> Result<String, PolicyError> {
         let kind = self.string(entry)?;
         if !is_kind(kind) {
-            return Err(self.value(entry, format!("is {kind:?}, not of the form \"vendor/class\"")));
+            return Err(self.value(
+                entry,
+                format!("is {kind:?}, not of the form \"vendor/class\""),
+            ));
         }
         Ok(kind.to_owned())
     }
@@ -166,7 +206,9 @@ impl Reader<'_> {
     fn dirs(&self, entry: &Entry<'_>) -> Result<Vec<PathBuf>, PolicyError> {
         let list = self.strings(entry)?;
         match list.iter().find(|dir| !dir.starts_with('/')) {
-            Some(dir) => Err(self.value(entry, format!("has {dir:?}, which is not an absolute path"))),
+            Some(dir) => {
+                Err(self.value(entry, format!("has {dir:?}, which is not an absolute path")))
+            }
             None => Ok(list.into_iter().map(PathBuf::from).collect()),
         }
     }
@@ -175,9 +217,15 @@ impl Reader<'_> {
     /// variable is set.
     fn swarm(&self, entry: &Entry<'_>) -> Result<Vec<String>, PolicyError> {
         let list = self.strings(entry)?;
-        match list.iter().find(|name| !name.starts_with(crate::image::SWARM_PREFIX)) {
+        match list
+            .iter()
+            .find(|name| !name.starts_with(crate::image::SWARM_PREFIX))
+        {
             Some(name) => {
-                let problem = format!("has {name:?}, which does not start with \"{}\"", crate::image::SWARM_PREFIX);
+                let problem = format!(
+                    "has {name:?}, which does not start with \"{}\"",
+                    crate::image::SWARM_PREFIX
+                );
                 Err(self.value(entry, problem))
             }
             None => Ok(list),
@@ -188,7 +236,8 @@ impl Reader<'_> {
         let list = self.strings(entry)?;
         match list.iter().find(|pattern| !is_pattern(pattern)) {
             Some(bad) => {
-                let problem = format!("has {bad:?}, not \"*\", \"vendor/class\" or \"vendor/class=device\"");
+                let problem =
+                    format!("has {bad:?}, not \"*\", \"vendor/class\" or \"vendor/class=device\"");
                 Err(self.value(entry, problem))
             }
             None => Ok(list),
@@ -196,37 +245,66 @@ impl Reader<'_> {
     }
 
     fn seconds(&self, entry: &Entry<'_>) -> Result<u32, PolicyError> {
-        let number = entry.2.get_ref().as_integer().ok_or_else(|| self.wrong(entry, "a number of seconds"))?;
+        let number = entry
+            .2
+            .get_ref()
+            .as_integer()
+            .ok_or_else(|| self.wrong(entry, "a number of seconds"))?;
         match u32::from_str_radix(number.as_str(), number.radix()) {
             Ok(seconds) if (1..=3600).contains(&seconds) => Ok(seconds),
-            _ => Err(self.value(entry, format!("is {number}, not between 1 and 3600 seconds"))),
+            _ => Err(self.value(
+                entry,
+                format!("is {number}, not between 1 and 3600 seconds"),
+            )),
         }
     }
 
     fn flag(&self, entry: &Entry<'_>) -> Result<bool, PolicyError> {
-        entry.2.get_ref().as_bool().ok_or_else(|| self.wrong(entry, "true or false"))
+        entry
+            .2
+            .get_ref()
+            .as_bool()
+            .ok_or_else(|| self.wrong(entry, "true or false"))
     }
 
     fn string<'e>(&self, entry: &Entry<'e>) -> Result<&'e str, PolicyError> {
-        entry.2.get_ref().as_str().ok_or_else(|| self.wrong(entry, "a string"))
+        entry
+            .2
+            .get_ref()
+            .as_str()
+            .ok_or_else(|| self.wrong(entry, "a string"))
     }
 
     fn strings(&self, entry: &Entry<'_>) -> Result<Vec<String>, PolicyError> {
-        let list = entry.2.get_ref().as_array().ok_or_else(|| self.wrong(entry, "a list of strings"))?;
-        let texts = list.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
-        texts.collect::<Option<Vec<_>>>().ok_or_else(|| self.wrong(entry, "a list of strings"))
+        let list = entry
+            .2
+            .get_ref()
+            .as_array()
+            .ok_or_else(|| self.wrong(entry, "a list of strings"))?;
+        let texts = list
+            .iter()
+            .map(|item| item.get_ref().as_str().map(str::to_owned));
+        texts
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| self.wrong(entry, "a list of strings"))
     }
 
     /// In the order of the file, so that messages come in that order too.
     fn entries<'e>(&self, table: &'e DeTable<'e>) -> Vec<Entry<'e>> {
-        let mut entries: Vec<_> = table.iter().map(|(key, value)| (key.get_ref().as_ref(), key.span(), value)).collect();
+        let mut entries: Vec<_> = table
+            .iter()
+            .map(|(key, value)| (key.get_ref().as_ref(), key.span(), value))
+            .collect();
         entries.sort_by_key(|(_, span, _)| span.start);
         entries
     }
 
     fn unknown(&mut self, section: &str, entry: &Entry<'_>) {
         let line = self.line(&entry.1);
-        self.warnings.push(format!("configuration {}:{line}: key `{section}{}` is not known, ignored", self.file, entry.0));
+        self.warnings.push(format!(
+            "configuration {}:{line}: key `{section}{}` is not known, ignored",
+            self.file, entry.0
+        ));
     }
 
     fn wrong(&self, entry: &Entry<'_>, want: &str) -> PolicyError {
@@ -239,11 +317,19 @@ impl Reader<'_> {
     }
 
     fn error(&self, at: &Range<usize>, problem: String) -> PolicyError {
-        PolicyError { file: self.file.to_owned(), line: self.line(at), problem }
+        PolicyError {
+            file: self.file.to_owned(),
+            line: self.line(at),
+            problem,
+        }
     }
 
     fn line(&self, at: &Range<usize>) -> usize {
-        let before = self.text.as_bytes().get(..at.start).unwrap_or(self.text.as_bytes());
+        let before = self
+            .text
+            .as_bytes()
+            .get(..at.start)
+            .unwrap_or(self.text.as_bytes());
         before.iter().filter(|byte| **byte == b'\n').count() + 1
     }
 }
@@ -253,7 +339,10 @@ fn is_pattern(pattern: &str) -> bool {
 }
 
 fn is_kind(kind: &str) -> bool {
-    !kind.contains('=') && format!("{kind}=0").parse::<fleet_cdi::QualifiedName>().is_ok()
+    !kind.contains('=')
+        && format!("{kind}=0")
+            .parse::<fleet_cdi::QualifiedName>()
+            .is_ok()
 }
 
 #[cfg(test)]
@@ -265,10 +354,19 @@ mod tests {
     #[test]
     fn the_shipped_file_states_the_defaults() {
         let as_shipped = parse(SHIPPED, "config.toml").unwrap();
-        assert_eq!(as_shipped, PolicyFile { policy: Policy::default(), warnings: vec![] });
+        assert_eq!(
+            as_shipped,
+            PolicyFile {
+                policy: Policy::default(),
+                warnings: vec![]
+            }
+        );
 
         // Each setting stands in the file as a comment; with the marks taken away it must still mean the defaults.
-        let enabled: String = SHIPPED.lines().map(|l| l.strip_prefix("#= ").unwrap_or(l).to_owned() + "\n").collect();
+        let enabled: String = SHIPPED
+            .lines()
+            .map(|l| l.strip_prefix("#= ").unwrap_or(l).to_owned() + "\n")
+            .collect();
         assert!(enabled.len() < SHIPPED.len());
         let mut policy = parse(&enabled, "config.toml").unwrap().policy;
         let dirs = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec();
@@ -301,13 +399,21 @@ foreign-timeout = 5
         let file = parse(text, "f").unwrap();
         assert!(file.warnings.is_empty(), "{:?}", file.warnings);
         let policy = file.policy;
-        assert_eq!(parse(&policy.to_toml(), "f").unwrap().policy, policy, "what is printed is read back");
+        assert_eq!(
+            parse(&policy.to_toml(), "f").unwrap().policy,
+            policy,
+            "what is printed is read back"
+        );
         assert_eq!(policy.profile, Profile::Crio);
         assert_eq!(policy.default_kind, "amd.com/gpu");
         assert_eq!(policy.annotation_prefixes, ["gpu.example/"]);
         assert_eq!(policy.spec_dirs, Some(vec![PathBuf::from("/opt/cdi")]));
         assert_eq!(policy.swarm_resource, ["DOCKER_RESOURCE_GPU"]);
-        assert!(!policy.sources.cdi_annotations && policy.sources.volume_mounts && !policy.sources.environment);
+        assert!(
+            !policy.sources.cdi_annotations
+                && policy.sources.volume_mounts
+                && !policy.sources.environment
+        );
         assert_eq!(policy.sources.environment_unprivileged, Some(true));
         assert!(policy.allow.cdi_annotations.is_empty());
         assert_eq!(policy.allow.volume_mounts, ["nvidia.com/gpu"]);
@@ -319,9 +425,15 @@ foreign-timeout = 5
     #[test]
     fn texts_are_printed_so_that_they_are_read_back() {
         let prefix = "a\"b\\c\u{1}é/".to_owned();
-        let policy = Policy { annotation_prefixes: vec![prefix], ..Policy::default() };
+        let policy = Policy {
+            annotation_prefixes: vec![prefix],
+            ..Policy::default()
+        };
         assert_eq!(parse(&policy.to_toml(), "f").unwrap().policy, policy);
-        assert_eq!(parse(&Policy::default().to_toml(), "f").unwrap().policy, Policy::default());
+        assert_eq!(
+            parse(&Policy::default().to_toml(), "f").unwrap().policy,
+            Policy::default()
+        );
     }
 
     #[test]
@@ -339,23 +451,70 @@ foreign-timeout = 5
     #[test]
     fn wrong_values_are_errors_with_their_line() {
         let cases = [
-            ("\nprofile = 1", 2, "`profile` is of type integer, not a string"),
-            ("profile = \"k8s\"", 1, "`profile` is \"k8s\", not \"auto\", \"podman\" or \"crio\""),
-            ("default-kind = \"gpu\"", 1, "`default-kind` is \"gpu\", not of the form \"vendor/class\""),
-            ("spec-dirs = [\"cdi\"]", 1, "`spec-dirs` has \"cdi\", which is not an absolute path"),
-            ("spec-dirs = \"/cdi\"", 1, "`spec-dirs` is of type string, not a list of strings"),
-            ("annotation-prefixes = [\"\"]", 1, "`annotation-prefixes` has an empty prefix"),
-            ("swarm-resource = [\"PATH\"]", 1, "`swarm-resource` has \"PATH\", which does not start with \"DOCKER_RESOURCE_\""),
-            ("[sources]\nenvironment = \"yes\"", 2, "`environment` is of type string, not true or false"),
-            ("[allow]\n\nenvironment = [\"gpu=0\"]", 3, "`environment` has \"gpu=0\", not \"*\", \"vendor/class\" or \"vendor/class=device\""),
-            ("[hooks]\nforeign-timeout = 0", 2, "`foreign-timeout` is 0, not between 1 and 3600 seconds"),
-            ("[hooks]\nforeign-timeout = \"5s\"", 2, "`foreign-timeout` is of type string, not a number of seconds"),
+            (
+                "\nprofile = 1",
+                2,
+                "`profile` is of type integer, not a string",
+            ),
+            (
+                "profile = \"k8s\"",
+                1,
+                "`profile` is \"k8s\", not \"auto\", \"podman\" or \"crio\"",
+            ),
+            (
+                "default-kind = \"gpu\"",
+                1,
+                "`default-kind` is \"gpu\", not of the form \"vendor/class\"",
+            ),
+            (
+                "spec-dirs = [\"cdi\"]",
+                1,
+                "`spec-dirs` has \"cdi\", which is not an absolute path",
+            ),
+            (
+                "spec-dirs = \"/cdi\"",
+                1,
+                "`spec-dirs` is of type string, not a list of strings",
+            ),
+            (
+                "annotation-prefixes = [\"\"]",
+                1,
+                "`annotation-prefixes` has an empty prefix",
+            ),
+            (
+                "swarm-resource = [\"PATH\"]",
+                1,
+                "`swarm-resource` has \"PATH\", which does not start with \"DOCKER_RESOURCE_\"",
+            ),
+            (
+                "[sources]\nenvironment = \"yes\"",
+                2,
+                "`environment` is of type string, not true or false",
+            ),
+            (
+                "[allow]\n\nenvironment = [\"gpu=0\"]",
+                3,
+                "`environment` has \"gpu=0\", not \"*\", \"vendor/class\" or \"vendor/class=device\"",
+            ),
+            (
+                "[hooks]\nforeign-timeout = 0",
+                2,
+                "`foreign-timeout` is 0, not between 1 and 3600 seconds",
+            ),
+            (
+                "[hooks]\nforeign-timeout = \"5s\"",
+                2,
+                "`foreign-timeout` is of type string, not a number of seconds",
+            ),
             ("hooks = 1", 1, "`hooks` is of type integer, not a table"),
         ];
         for (text, line, problem) in cases {
             let err = parse(text, "/c").unwrap_err();
             assert_eq!((err.line, err.problem.as_str()), (line, problem), "{text}");
-            assert_eq!(err.to_string(), format!("configuration /c:{line}: {problem}"));
+            assert_eq!(
+                err.to_string(),
+                format!("configuration /c:{line}: {problem}")
+            );
         }
     }
 

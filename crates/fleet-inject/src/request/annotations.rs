@@ -11,21 +11,42 @@ const USUAL_PREFIX: &str = "cdi.k8s.io/";
 /// Under any policy: the usual prefix, or a value of the shape `vendor/class=…` for a prefix that only the
 /// configuration knows.
 pub(super) fn may_ask(spec: &Value) -> bool {
-    spec::annotations(spec).any(|(key, value)| key.starts_with(USUAL_PREFIX) || looks_like_names(value))
+    spec::annotations(spec)
+        .any(|(key, value)| key.starts_with(USUAL_PREFIX) || looks_like_names(value))
 }
 
 fn looks_like_names(value: &str) -> bool {
     const LONGEST_KIND: usize = 512;
-    let start = value.as_bytes().get(..LONGEST_KIND).unwrap_or(value.as_bytes());
-    let kind = start.iter().position(|byte| *byte == b'=').and_then(|end| start.get(..end));
+    let start = value
+        .as_bytes()
+        .get(..LONGEST_KIND)
+        .unwrap_or(value.as_bytes());
+    let kind = start
+        .iter()
+        .position(|byte| *byte == b'=')
+        .and_then(|end| start.get(..end));
     kind.is_some_and(|kind| {
-        kind.contains(&b'/') && kind.iter().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(byte))
+        kind.contains(&b'/')
+            && kind
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(byte))
     })
 }
 
-pub(super) fn read(spec: &Value, policy: &Policy, outcome: &mut RequestOutcome) -> Result<Wanted, RequestError> {
-    let is_ours = |key: &str| policy.annotation_prefixes.iter().any(|prefix| key.starts_with(prefix.as_str()));
-    let mut found: Vec<_> = spec::annotations(spec).filter(|(key, _)| is_ours(key)).collect();
+pub(super) fn read(
+    spec: &Value,
+    policy: &Policy,
+    outcome: &mut RequestOutcome,
+) -> Result<Wanted, RequestError> {
+    let is_ours = |key: &str| {
+        policy
+            .annotation_prefixes
+            .iter()
+            .any(|prefix| key.starts_with(prefix.as_str()))
+    };
+    let mut found: Vec<_> = spec::annotations(spec)
+        .filter(|(key, _)| is_ours(key))
+        .collect();
     // A JSON object has no order, and the order of devices shows in the container.
     found.sort_unstable();
     let mut wanted = Wanted::default();
@@ -37,7 +58,10 @@ pub(super) fn read(spec: &Value, policy: &Policy, outcome: &mut RequestOutcome) 
         }
         within_limit(value, &source)?;
         for item in value.split(',') {
-            wanted.devices.push(Asked { name: names::qualified(item, &source)?, source: source.clone() });
+            wanted.devices.push(Asked {
+                name: names::qualified(item, &source)?,
+                source: source.clone(),
+            });
         }
     }
     Ok(wanted)

@@ -9,7 +9,9 @@ use crate::spec;
 
 pub(super) fn may_ask(spec: &Value) -> bool {
     let swarm = || {
-        let mut entries = spec::list(spec, "/process/env").iter().filter_map(Value::as_str);
+        let mut entries = spec::list(spec, "/process/env")
+            .iter()
+            .filter_map(Value::as_str);
         entries.any(|entry| entry.starts_with(SWARM_PREFIX))
     };
     match image::env(spec, VISIBLE_DEVICES) {
@@ -19,7 +21,10 @@ pub(super) fn may_ask(spec: &Value) -> bool {
 }
 
 fn items(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim).filter(|item| !item.is_empty())
+    value
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
 }
 
 fn asks(value: &str) -> bool {
@@ -30,9 +35,16 @@ fn asks(value: &str) -> bool {
     }) && some
 }
 
-pub(super) fn read(spec: &Value, policy: &Policy, outcome: &mut RequestOutcome) -> Result<Wanted, RequestError> {
+pub(super) fn read(
+    spec: &Value,
+    policy: &Policy,
+    outcome: &mut RequestOutcome,
+) -> Result<Wanted, RequestError> {
     let values = values(spec, policy);
-    let asking: Vec<_> = values.iter().filter(|(value, _)| items(value).next().is_some()).collect();
+    let asking: Vec<_> = values
+        .iter()
+        .filter(|(value, _)| items(value).next().is_some())
+        .collect();
     if asking.is_empty() || asking.iter().any(|(value, _)| !asks(value)) {
         return Ok(Wanted::default());
     }
@@ -51,8 +63,17 @@ pub(super) fn read(spec: &Value, policy: &Policy, outcome: &mut RequestOutcome) 
 }
 
 fn values<'a>(spec: &'a Value, policy: &Policy) -> Vec<(&'a str, Source)> {
-    let set = |name: &str| Some((image::env(spec, name)?, Source::Environment(name.to_owned())));
-    let swarm: Vec<_> = policy.swarm_resource.iter().filter_map(|name| set(name)).collect();
+    let set = |name: &str| {
+        Some((
+            image::env(spec, name)?,
+            Source::Environment(name.to_owned()),
+        ))
+    };
+    let swarm: Vec<_> = policy
+        .swarm_resource
+        .iter()
+        .filter_map(|name| set(name))
+        .collect();
     if !swarm.is_empty() {
         return swarm;
     }
@@ -67,6 +88,7 @@ fn refused_by(spec: &Value, policy: &Policy) -> Option<&'static str> {
     if !policy.sources.environment {
         return Some("sources.environment");
     }
-    let accepted = policy.accepts_unprivileged_environment(image::is_made_by_cri(spec)) || image::is_privileged(spec);
+    let accepted = policy.accepts_unprivileged_environment(image::is_made_by_cri(spec))
+        || image::is_privileged(spec);
     (!accepted).then_some("sources.environment-unprivileged")
 }

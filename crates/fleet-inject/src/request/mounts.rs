@@ -15,7 +15,9 @@ pub(super) fn may_ask(spec: &Value) -> bool {
 
 /// Destinations of the mounts that ask, and what follows the directory in them.
 fn requests(spec: &Value) -> impl Iterator<Item = (&str, &str)> {
-    let asks = spec::list(spec, "/mounts").iter().filter(|mount| spec::text(mount, "source") == "/dev/null");
+    let asks = spec::list(spec, "/mounts")
+        .iter()
+        .filter(|mount| spec::text(mount, "source") == "/dev/null");
     asks.filter_map(|mount| {
         let destination = spec::text(mount, "destination");
         let id = destination.strip_prefix(ROOT)?.trim_matches('/');
@@ -23,20 +25,31 @@ fn requests(spec: &Value) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-pub(super) fn read(spec: &Value, policy: &Policy, outcome: &mut RequestOutcome) -> Result<Wanted, RequestError> {
+pub(super) fn read(
+    spec: &Value,
+    policy: &Policy,
+    outcome: &mut RequestOutcome,
+) -> Result<Wanted, RequestError> {
     let mut list = Vec::new();
     for (destination, id) in requests(spec) {
         let source = Source::VolumeMount(destination.to_owned());
         if !policy.sources.volume_mounts {
             outcome.refuse(source, id, "sources.volume-mounts");
         } else if id.starts_with("imex/") {
-            let hint = "hint: ask for the channel by its CDI name, such as nvidia.com/imex-channel=0";
-            outcome.warnings.push(format!("IMEX channel {} asked for by {source} is not given; {hint}", shown(id)));
+            let hint =
+                "hint: ask for the channel by its CDI name, such as nvidia.com/imex-channel=0";
+            outcome.warnings.push(format!(
+                "IMEX channel {}, asked for by {source}, is not given; {hint}",
+                shown(id)
+            ));
         } else {
             list.push((cdi_name(id).unwrap_or_else(|| id.to_owned()), source));
         }
     }
-    let list: Vec<_> = list.iter().map(|(id, source)| (id.as_str(), source.clone())).collect();
+    let list: Vec<_> = list
+        .iter()
+        .map(|(id, source)| (id.as_str(), source.clone()))
+        .collect();
     names::visible(&list, &policy.default_kind)
 }
 

@@ -9,11 +9,18 @@ const AUTOMATIC_KIND: &str = "runtime.nvidia.com/gpu";
 
 /// A fully qualified name.
 pub(super) fn qualified(text: &str, source: &Source) -> Result<QualifiedName, RequestError> {
-    text.parse().map_err(|why| RequestError::Name { origin: source.clone(), why })
+    text.parse().map_err(|why| RequestError::Name {
+        origin: source.clone(),
+        why,
+    })
 }
 
 /// `id` of `kind`.
-pub(super) fn of_kind(kind: &str, id: &str, source: &Source) -> Result<QualifiedName, RequestError> {
+pub(super) fn of_kind(
+    kind: &str,
+    id: &str,
+    source: &Source,
+) -> Result<QualifiedName, RequestError> {
     qualified(&format!("{kind}={id}"), source)
 }
 
@@ -26,13 +33,24 @@ pub(super) fn visible(list: &[(&str, Source)], kind: &str) -> Result<Wanted, Req
     }
     if let Some((id, source)) = list.iter().find(|(id, _)| matches!(*id, "all" | "none")) {
         match *id {
-            "all" => wanted.devices.push(Asked { name: of_kind(kind, id, source)?, source: source.clone() }),
-            _ => wanted.none = Some(KindOnly { kind: kind.to_owned(), source: source.clone() }),
+            "all" => wanted.devices.push(Asked {
+                name: of_kind(kind, id, source)?,
+                source: source.clone(),
+            }),
+            _ => {
+                wanted.none = Some(KindOnly {
+                    kind: kind.to_owned(),
+                    source: source.clone(),
+                })
+            }
         }
         return Ok(wanted);
     }
     for (id, source) in list {
-        wanted.devices.push(Asked { name: named(id, kind, source)?, source: source.clone() });
+        wanted.devices.push(Asked {
+            name: named(id, kind, source)?,
+            source: source.clone(),
+        });
     }
     agree(list, &wanted.devices, kind)?;
     Ok(wanted)
@@ -55,7 +73,9 @@ fn is_qualified(id: &str) -> bool {
 
 /// `amd.com/gpu=0,1` could mean GPU 1 of either vendor.
 fn agree(list: &[(&str, Source)], devices: &[Asked], kind: &str) -> Result<(), RequestError> {
-    let Some((id, source)) = list.iter().find(|(id, _)| !is_qualified(id)) else { return Ok(()) };
+    let Some((id, source)) = list.iter().find(|(id, _)| !is_qualified(id)) else {
+        return Ok(());
+    };
     match devices.iter().find(|asked| asked.name.kind() != kind) {
         None => Ok(()),
         Some(other) => Err(RequestError::MixedKinds {

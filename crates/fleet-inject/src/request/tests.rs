@@ -5,13 +5,19 @@ use crate::policy::{Profile, Sources};
 
 fn read(spec: &Value, policy: &Policy) -> RequestOutcome {
     let outcome = Request::from_spec(spec, policy).unwrap();
-    let found = !outcome.request.is_empty() || !outcome.refused.is_empty() || !outcome.warnings.is_empty();
+    let found =
+        !outcome.request.is_empty() || !outcome.refused.is_empty() || !outcome.warnings.is_empty();
     assert!(concerns(spec) || !found, "the quick look missed {spec}");
     outcome
 }
 
 fn names(spec: &Value, policy: &Policy) -> Vec<String> {
-    read(spec, policy).request.devices.iter().map(|asked| asked.name.to_string()).collect()
+    read(spec, policy)
+        .request
+        .devices
+        .iter()
+        .map(|asked| asked.name.to_string())
+        .collect()
 }
 
 fn with_env(env: &[&str]) -> Value {
@@ -28,7 +34,13 @@ fn mounts(ids: &[&str]) -> Value {
 }
 
 fn accepting_mounts() -> Policy {
-    Policy { sources: Sources { volume_mounts: true, ..Sources::default() }, ..Policy::default() }
+    Policy {
+        sources: Sources {
+            volume_mounts: true,
+            ..Sources::default()
+        },
+        ..Policy::default()
+    }
 }
 
 #[test]
@@ -42,11 +54,17 @@ fn the_variable_follows_nvidias_table() {
         ("1:0", &["nvidia.com/gpu=1:0"]),
         ("GPU-8d2a5f7e-9c", &["nvidia.com/gpu=GPU-8d2a5f7e-9c"]),
         ("MIG-8d2a5f7e-9c", &["nvidia.com/gpu=MIG-8d2a5f7e-9c"]),
-        ("nvidia.com/gpu=0,1", &["nvidia.com/gpu=0", "nvidia.com/gpu=1"]),
+        (
+            "nvidia.com/gpu=0,1",
+            &["nvidia.com/gpu=0", "nvidia.com/gpu=1"],
+        ),
         ("amd.com/gpu=0", &["amd.com/gpu=0"]),
         ("runtime.nvidia.com/gpu=all", &["nvidia.com/gpu=all"]),
         ("0,all,none", &["nvidia.com/gpu=all"]),
-        ("nvidia.com/gpu=0,nvidia.com/gds=all", &["nvidia.com/gpu=0", "nvidia.com/gds=all"]),
+        (
+            "nvidia.com/gpu=0,nvidia.com/gds=all",
+            &["nvidia.com/gpu=0", "nvidia.com/gds=all"],
+        ),
     ];
     for (value, want) in cases {
         assert_eq!(names(&env(value), &Policy::default()), want, "{value}");
@@ -58,16 +76,27 @@ fn empty_and_void_mean_nothing_and_cost_nothing() {
     for value in ["", "void", " ", ",", "0,void", "void,all"] {
         let spec = env(value);
         assert!(!concerns(&spec), "{value:?}");
-        assert_eq!(read(&spec, &Policy::default()), RequestOutcome::default(), "{value:?}");
+        assert_eq!(
+            read(&spec, &Policy::default()),
+            RequestOutcome::default(),
+            "{value:?}"
+        );
     }
     assert!(!concerns(&json!({})));
-    assert!(!concerns(&with_env(&["NVIDIA_VISIBLE_DEVICES", "FOO=NVIDIA_VISIBLE_DEVICES=all"])));
+    assert!(!concerns(&with_env(&[
+        "NVIDIA_VISIBLE_DEVICES",
+        "FOO=NVIDIA_VISIBLE_DEVICES=all"
+    ])));
 }
 
 #[test]
 fn an_engine_that_injected_already_leaves_no_request() {
     // The CDI spec's `void` replaces the image's value; a careless tool may have appended it.
-    let spec = with_env(&["NVIDIA_VISIBLE_DEVICES=all", "CUDA_VERSION=8.0", "NVIDIA_VISIBLE_DEVICES=void"]);
+    let spec = with_env(&[
+        "NVIDIA_VISIBLE_DEVICES=all",
+        "CUDA_VERSION=8.0",
+        "NVIDIA_VISIBLE_DEVICES=void",
+    ]);
     assert!(!concerns(&spec));
     assert_eq!(names(&spec, &Policy::default()), [""; 0]);
 }
@@ -76,7 +105,13 @@ fn an_engine_that_injected_already_leaves_no_request() {
 fn none_asks_for_the_driver_alone() {
     let outcome = read(&env("none,all"), &Policy::default());
     let source = Source::Environment("NVIDIA_VISIBLE_DEVICES".to_owned());
-    assert_eq!(outcome.request.none_kind, Some(KindOnly { kind: "nvidia.com/gpu".to_owned(), source }));
+    assert_eq!(
+        outcome.request.none_kind,
+        Some(KindOnly {
+            kind: "nvidia.com/gpu".to_owned(),
+            source
+        })
+    );
     assert!(outcome.request.devices.is_empty());
 }
 
@@ -84,7 +119,10 @@ fn none_asks_for_the_driver_alone() {
 fn legacy_cuda_images_mean_all() {
     let outcome = read(&with_env(&["CUDA_VERSION=8.0.61"]), &Policy::default());
     assert_eq!(outcome.request.devices.len(), 1);
-    assert_eq!(outcome.request.devices[0].name.to_string(), "nvidia.com/gpu=all");
+    assert_eq!(
+        outcome.request.devices[0].name.to_string(),
+        "nvidia.com/gpu=all"
+    );
     assert_eq!(outcome.request.devices[0].source, Source::LegacyImage);
     let modern = with_env(&["CUDA_VERSION=12.4", "NVIDIA_REQUIRE_CUDA=cuda>=12.4"]);
     assert!(!concerns(&modern));
@@ -92,9 +130,22 @@ fn legacy_cuda_images_mean_all() {
 
 #[test]
 fn swarm_variables_come_first() {
-    let policy = Policy { swarm_resource: vec!["DOCKER_RESOURCE_B".to_owned(), "DOCKER_RESOURCE_A".to_owned()], ..Policy::default() };
-    let spec = with_env(&["NVIDIA_VISIBLE_DEVICES=void", "DOCKER_RESOURCE_A=1", "DOCKER_RESOURCE_B=0"]);
-    assert_eq!(names(&spec, &policy), ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]);
+    let policy = Policy {
+        swarm_resource: vec![
+            "DOCKER_RESOURCE_B".to_owned(),
+            "DOCKER_RESOURCE_A".to_owned(),
+        ],
+        ..Policy::default()
+    };
+    let spec = with_env(&[
+        "NVIDIA_VISIBLE_DEVICES=void",
+        "DOCKER_RESOURCE_A=1",
+        "DOCKER_RESOURCE_B=0",
+    ]);
+    assert_eq!(
+        names(&spec, &policy),
+        ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]
+    );
     assert_eq!(names(&spec, &Policy::default()), [""; 0]);
     assert_eq!(names(&env("2"), &policy), ["nvidia.com/gpu=2"]);
 }
@@ -109,16 +160,32 @@ fn annotations_are_read_in_key_order() {
         },
         "process": {"env": ["NVIDIA_VISIBLE_DEVICES=all"]},
     });
-    assert_eq!(names(&spec, &Policy::default()), ["vendor.com/net=x", "nvidia.com/gpu=1", "nvidia.com/gpu=0"]);
-    let other = Policy { annotation_prefixes: vec!["oth".to_owned()], ..Policy::default() };
+    assert_eq!(
+        names(&spec, &Policy::default()),
+        ["vendor.com/net=x", "nvidia.com/gpu=1", "nvidia.com/gpu=0"]
+    );
+    let other = Policy {
+        annotation_prefixes: vec!["oth".to_owned()],
+        ..Policy::default()
+    };
     assert_eq!(names(&spec, &other), ["nvidia.com/gpu=7"]);
 }
 
 #[test]
 fn an_annotation_under_a_configured_prefix_is_seen_without_the_configuration() {
-    assert!(concerns(&json!({"annotations": {"gpu.example/want": "nvidia.com/gpu=0"}})));
-    assert!(concerns(&json!({"annotations": {"gpu.example/want": "nvidia.com/gpu=../0"}})));
-    for value in ["{\"a/b\":\"c=d\"}", "uint64 5", "/var/lib/x", "a=b/c", "text with / and = in it"] {
+    assert!(concerns(
+        &json!({"annotations": {"gpu.example/want": "nvidia.com/gpu=0"}})
+    ));
+    assert!(concerns(
+        &json!({"annotations": {"gpu.example/want": "nvidia.com/gpu=../0"}})
+    ));
+    for value in [
+        "{\"a/b\":\"c=d\"}",
+        "uint64 5",
+        "/var/lib/x",
+        "a=b/c",
+        "text with / and = in it",
+    ] {
         assert!(!concerns(&json!({"annotations": {"k": value}})), "{value}");
     }
 }
@@ -142,7 +209,11 @@ fn invalid_names_are_errors_that_say_where() {
         let err = Request::from_spec(&spec, &Policy::default()).unwrap_err();
         let text = err.to_string();
         assert!(matches!(err, RequestError::Name { .. }), "{text}");
-        assert!(text.contains("annotation cdi.k8s.io/gpu") || text.contains("variable NVIDIA_VISIBLE_DEVICES"), "{text}");
+        assert!(
+            text.contains("annotation cdi.k8s.io/gpu")
+                || text.contains("variable NVIDIA_VISIBLE_DEVICES"),
+            "{text}"
+        );
         assert!(!text.contains(['\n', '\u{1b}']), "{text}");
         for word in ["not found", "no such file", "permission denied"] {
             assert!(!text.to_lowercase().contains(word), "{text}");
@@ -163,12 +234,18 @@ fn mounts_are_read_where_the_policy_accepts_them() {
     let spec = mounts(&["GPU-1", "cdi/vendor.com/net/x", "1:0"]);
     let mixed = Request::from_spec(&spec, &accepting_mounts()).unwrap_err();
     assert!(matches!(mixed, RequestError::MixedKinds { .. }));
-    assert_eq!(names(&mounts(&["0", "1:0"]), &accepting_mounts()), ["nvidia.com/gpu=0", "nvidia.com/gpu=1:0"]);
-    assert_eq!(names(&mounts(&["cdi/vendor.com/net/x"]), &accepting_mounts()), ["vendor.com/net=x"]);
+    assert_eq!(
+        names(&mounts(&["0", "1:0"]), &accepting_mounts()),
+        ["nvidia.com/gpu=0", "nvidia.com/gpu=1:0"]
+    );
+    assert_eq!(
+        names(&mounts(&["cdi/vendor.com/net/x"]), &accepting_mounts()),
+        ["vendor.com/net=x"]
+    );
 
     let outcome = read(&mounts(&["0"]), &Policy::default());
     assert!(outcome.request.is_empty());
-    let want = "0 asked for by mount /var/run/nvidia-container-devices/0 refused by `sources.volume-mounts`; \
+    let want = "0, asked for by mount /var/run/nvidia-container-devices/0, is refused by `sources.volume-mounts`; \
                 hint: `sources.volume-mounts = true` in the configuration";
     assert_eq!(outcome.refused[0].to_string(), want);
 }
@@ -205,17 +282,24 @@ fn unprivileged_containers_of_kubernetes_are_refused_by_default() {
     let outcome = read(&spec, &Policy::default());
     assert!(outcome.request.is_empty());
     assert_eq!(outcome.refused.len(), 1);
-    assert_eq!(outcome.refused[0].setting, "sources.environment-unprivileged");
+    assert_eq!(
+        outcome.refused[0].setting,
+        "sources.environment-unprivileged"
+    );
     spec["process"]["capabilities"] = json!({"bounding": ["CAP_SYS_ADMIN"]});
     assert_eq!(names(&spec, &Policy::default()), ["nvidia.com/gpu=all"]);
-    let crio = Policy { profile: Profile::Crio, ..Policy::default() };
+    let crio = Policy {
+        profile: Profile::Crio,
+        ..Policy::default()
+    };
     assert_eq!(names(&env("all"), &crio), [""; 0]);
 }
 
 #[test]
 fn sandboxes_get_nothing() {
     let mut spec = env("all");
-    spec["annotations"] = json!({"cdi.k8s.io/x": "nvidia.com/gpu=0", "io.kubernetes.cri-o.ContainerType": "sandbox"});
+    spec["annotations"] =
+        json!({"cdi.k8s.io/x": "nvidia.com/gpu=0", "io.kubernetes.cri-o.ContainerType": "sandbox"});
     assert!(!concerns(&spec));
     assert_eq!(read(&spec, &Policy::default()), RequestOutcome::default());
 }
@@ -226,8 +310,8 @@ fn the_allow_list_refuses_device_by_device() {
     policy.allow.environment = vec!["nvidia.com/gpu=0".to_owned()];
     let outcome = read(&env("0,1"), &policy);
     assert_eq!(outcome.request.devices.len(), 1);
-    let want = "nvidia.com/gpu=1 asked for by variable NVIDIA_VISIBLE_DEVICES refused by `allow.environment`; \
-                hint: \"nvidia.com/gpu\" in `allow.environment` in the configuration";
+    let want = "nvidia.com/gpu=1, asked for by variable NVIDIA_VISIBLE_DEVICES, is refused by `allow.environment`; \
+                hint: \"nvidia.com/gpu\" added to `allow.environment` in the configuration";
     assert_eq!(outcome.refused[0].to_string(), want);
     assert!(read(&env("none"), &policy).request.is_empty());
 }
@@ -238,12 +322,26 @@ fn absurd_values_are_refused_at_once() {
     let annotated = |key: &str, value: &str| json!({"annotations": {key: value}});
     let started = std::time::Instant::now();
     assert!(!concerns(&annotated("note", &long)));
-    let err = Request::from_spec(&annotated("cdi.k8s.io/x", &long), &Policy::default()).unwrap_err();
+    let err =
+        Request::from_spec(&annotated("cdi.k8s.io/x", &long), &Policy::default()).unwrap_err();
     assert!(started.elapsed().as_millis() < 1000);
-    assert!(matches!(err, RequestError::TooLong { bytes, .. } if bytes == 10 << 20), "{err}");
-    let many = (0..2000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    assert!(
+        matches!(err, RequestError::TooLong { bytes, .. } if bytes == 10 << 20),
+        "{err}"
+    );
+    let many = (0..2000)
+        .map(|n| n.to_string())
+        .collect::<Vec<_>>()
+        .join(",");
     let err = Request::from_spec(&env(&many), &Policy::default()).unwrap_err();
-    assert!(matches!(err, RequestError::TooMany { count: 2000, .. }), "{err}");
-    let err = Request::from_spec(&annotated("cdi.k8s.io/x", &"y".repeat(500)), &Policy::default()).unwrap_err();
+    assert!(
+        matches!(err, RequestError::TooMany { count: 2000, .. }),
+        "{err}"
+    );
+    let err = Request::from_spec(
+        &annotated("cdi.k8s.io/x", &"y".repeat(500)),
+        &Policy::default(),
+    )
+    .unwrap_err();
     assert!(err.to_string().len() < 300, "{err}");
 }

@@ -19,7 +19,12 @@ pub struct Request<'a> {
 
 pub(super) fn choose(request: &Request<'_>) -> Result<Cgroup> {
     let version = hierarchy::version();
-    let cgroup = |path: String| Cgroup { driver: request.driver, version, path, made: false };
+    let cgroup = |path: String| Cgroup {
+        driver: request.driver,
+        version,
+        path,
+        made: false,
+    };
     match request.driver {
         Driver::Disabled => return Ok(cgroup(String::new())),
         Driver::Systemd => {
@@ -39,15 +44,30 @@ pub(super) fn choose(request: &Request<'_>) -> Result<Cgroup> {
 
 /// As the peers: absolute from the mount point, relative below the caller's own cgroup, absent by id.
 fn resolve(given: &str, id: &str, version: Version) -> Result<String> {
-    if given.contains('\0') || given.split('/').any(|part| part == ".." || part.len() > 255) || given.len() > 4000 {
-        return Err(CgroupError::Invalid(format!("`linux.cgroupsPath` \"{}\" is not usable", given.escape_debug())));
+    if given.contains('\0')
+        || given
+            .split('/')
+            .any(|part| part == ".." || part.len() > 255)
+        || given.len() > 4000
+    {
+        return Err(CgroupError::Invalid(format!(
+            "`linux.cgroupsPath` \"{}\" is not usable",
+            given.escape_debug()
+        )));
     }
     let parts: Vec<&str> = given.split(':').collect();
     let relative = match (given, parts.as_slice()) {
         ("", _) => format!("fleet-nvidia-{id}"),
         (_, [slice, prefix, name]) => {
             // A systemd triple under cgroupfs: the same place, as a path.
-            return Ok(clean(&format!("/{}/{prefix}-{name}.scope", if slice.is_empty() { "system.slice" } else { slice })));
+            return Ok(clean(&format!(
+                "/{}/{prefix}-{name}.scope",
+                if slice.is_empty() {
+                    "system.slice"
+                } else {
+                    slice
+                }
+            )));
         }
         (path, _) if path.starts_with('/') => return Ok(clean(path)),
         (path, _) => path.to_owned(),
@@ -57,15 +77,34 @@ fn resolve(given: &str, id: &str, version: Version) -> Result<String> {
 
 /// v1 has one own cgroup per controller; the peers take that of the devices controller.
 fn own(version: Version) -> String {
-    let controller = if version == Version::V2 { "" } else { "devices" };
+    let controller = if version == Version::V2 {
+        ""
+    } else {
+        "devices"
+    };
     hierarchy::own_path("/proc/self/cgroup", controller).unwrap_or_default()
 }
 
 /// Everything in the container's cgroup is killed in the end: it must not be ours, nor one that ours is in.
 fn refuse_dangerous(given: &str, path: &str, version: Version) -> Result<()> {
-    let controllers = if version == Version::V2 { vec![""] } else { vec!["devices", "memory", "pids", "freezer", "cpu", "name=systemd"] };
-    let own = controllers.iter().filter_map(|c| hierarchy::own_path("/proc/self/cgroup", c));
-    let inside = own.into_iter().any(|own| std::path::Path::new(&own).starts_with(path));
+    let controllers = if version == Version::V2 {
+        vec![""]
+    } else {
+        vec![
+            "devices",
+            "memory",
+            "pids",
+            "freezer",
+            "cpu",
+            "name=systemd",
+        ]
+    };
+    let own = controllers
+        .iter()
+        .filter_map(|c| hierarchy::own_path("/proc/self/cgroup", c));
+    let inside = own
+        .into_iter()
+        .any(|own| std::path::Path::new(&own).starts_with(path));
     if path == "/" || inside {
         return Err(CgroupError::Invalid(format!(
             "`linux.cgroupsPath` \"{}\" is the runtime's own cgroup or one above it: refused, since deleting the container would kill \
@@ -81,14 +120,22 @@ mod tests {
     use super::*;
 
     fn path(given: Option<&str>) -> Result<String> {
-        let request = Request { driver: Driver::Cgroupfs, cgroups_path: given, id: "id", rootless: false };
+        let request = Request {
+            driver: Driver::Cgroupfs,
+            cgroups_path: given,
+            id: "id",
+            rootless: false,
+        };
         choose(&request).map(|cgroup| cgroup.path)
     }
 
     #[test]
     fn paths() {
         assert_eq!(path(Some("/a//b/")).unwrap(), "/a/b");
-        assert_eq!(path(Some("machine.slice:libpod:x")).unwrap(), "/machine.slice/libpod-x.scope");
+        assert_eq!(
+            path(Some("machine.slice:libpod:x")).unwrap(),
+            "/machine.slice/libpod-x.scope"
+        );
         assert!(path(Some("rel")).unwrap().ends_with("/rel"));
         assert!(path(None).unwrap().ends_with("/fleet-nvidia-id"));
         assert!(path(Some("")).unwrap().ends_with("/fleet-nvidia-id"));
@@ -99,7 +146,17 @@ mod tests {
 
     #[test]
     fn systemd_is_refused_with_the_way_out() {
-        let request = Request { driver: Driver::Systemd, cgroups_path: None, id: "id", rootless: false };
-        assert!(choose(&request).unwrap_err().to_string().contains("cgroupfs"));
+        let request = Request {
+            driver: Driver::Systemd,
+            cgroups_path: None,
+            id: "id",
+            rootless: false,
+        };
+        assert!(
+            choose(&request)
+                .unwrap_err()
+                .to_string()
+                .contains("cgroupfs")
+        );
     }
 }

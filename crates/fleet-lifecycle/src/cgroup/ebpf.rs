@@ -59,7 +59,10 @@ pub(super) fn program(rules: &Rules) -> Vec<Instruction> {
 }
 
 fn verdict(allow: bool) -> [Instruction; 2] {
-    [Instruction::new(op::MOV_IMM, RESULT, 0, 0, i32::from(allow)), Instruction::new(op::EXIT, 0, 0, 0, 0)]
+    [
+        Instruction::new(op::MOV_IMM, RESULT, 0, 0, i32::from(allow)),
+        Instruction::new(op::EXIT, 0, 0, 0, 0),
+    ]
 }
 
 /// One rule: a chain of tests that jump past it, then its verdict.
@@ -72,18 +75,34 @@ fn block(rule: &Rule) -> Vec<Instruction> {
     }
     for (register, number) in [(MAJ, rule.major), (MIN, rule.minor)] {
         if let Some(number) = number {
-            tests.push((op::JNE_IMM, register, i32::from_ne_bytes(number.to_ne_bytes())));
+            tests.push((
+                op::JNE_IMM,
+                register,
+                i32::from_ne_bytes(number.to_ne_bytes()),
+            ));
         }
     }
     let access = i32::from(rule.access);
     // An allow rule covers a request when nothing beyond its access is wanted; a deny rule when any of it is.
-    let (mask, jump) = if rule.allow { (!access & 0xff, op::JNE_IMM) } else { (access, op::JEQ_IMM) };
-    let masked = [Instruction::new(op::MOV_REG, SCRATCH, ACCESS, 0, 0), Instruction::new(op::AND_IMM, SCRATCH, 0, 0, mask)];
+    let (mask, jump) = if rule.allow {
+        (!access & 0xff, op::JNE_IMM)
+    } else {
+        (access, op::JEQ_IMM)
+    };
+    let masked = [
+        Instruction::new(op::MOV_REG, SCRATCH, ACCESS, 0, 0),
+        Instruction::new(op::AND_IMM, SCRATCH, 0, 0, mask),
+    ];
     let end = verdict(rule.allow);
     let length = tests.len() + masked.len() + 1 + end.len();
     let skip = |at: usize| i16::try_from(length - at - 1).unwrap_or(i16::MAX);
-    let mut code: Vec<Instruction> =
-        tests.iter().enumerate().map(|(at, (jump, register, value))| Instruction::new(*jump, *register, 0, skip(at), *value)).collect();
+    let mut code: Vec<Instruction> = tests
+        .iter()
+        .enumerate()
+        .map(|(at, (jump, register, value))| {
+            Instruction::new(*jump, *register, 0, skip(at), *value)
+        })
+        .collect();
     code.extend(masked);
     code.push(Instruction::new(jump, SCRATCH, 0, skip(code.len()), 0));
     code.extend(end);
@@ -98,7 +117,9 @@ pub(super) fn attach(leaf: &Path, rules: &Rules) -> io::Result<()> {
     let earlier = bpf::attached(cgroup.as_fd())?;
     let program = bpf::load_device_program(&program(rules))?;
     bpf::attach_device_program(cgroup.as_fd(), program.as_fd())?;
-    earlier.into_iter().try_for_each(|old| bpf::detach_device_program(cgroup.as_fd(), old.as_fd()))
+    earlier
+        .into_iter()
+        .try_for_each(|old| bpf::detach_device_program(cgroup.as_fd(), old.as_fd()))
 }
 
 #[cfg(test)]
@@ -111,11 +132,18 @@ mod tests {
     /// Runs a program of the instructions used here.
     fn run(code: &[Instruction], kind: i32, access: u8, major: u32, minor: u32) -> bool {
         let mut registers = [0_u32; 11];
-        let context = [u32::try_from(kind).unwrap() | (u32::from(access) << 16), major, minor];
+        let context = [
+            u32::try_from(kind).unwrap() | (u32::from(access) << 16),
+            major,
+            minor,
+        ];
         let mut at = 0_usize;
         loop {
             let i = code[at];
-            let (to, from) = (usize::from(i.registers & 0xf), usize::from(i.registers >> 4));
+            let (to, from) = (
+                usize::from(i.registers & 0xf),
+                usize::from(i.registers >> 4),
+            );
             let immediate = u32::from_ne_bytes(i.immediate.to_ne_bytes());
             at += 1;
             match i.code {
@@ -124,8 +152,12 @@ mod tests {
                 op::MOV_IMM => registers[to] = immediate,
                 op::AND_IMM => registers[to] &= immediate,
                 op::RSH_IMM => registers[to] >>= immediate,
-                op::JNE_IMM if registers[to] != immediate => at += usize::try_from(i.offset).unwrap(),
-                op::JEQ_IMM if registers[to] == immediate => at += usize::try_from(i.offset).unwrap(),
+                op::JNE_IMM if registers[to] != immediate => {
+                    at += usize::try_from(i.offset).unwrap()
+                }
+                op::JEQ_IMM if registers[to] == immediate => {
+                    at += usize::try_from(i.offset).unwrap()
+                }
                 op::JNE_IMM | op::JEQ_IMM => {}
                 op::EXIT => return registers[0] == 1,
                 other => panic!("opcode {other:#x}"),
@@ -141,20 +173,36 @@ mod tests {
                 Kind::Block => kind == DEV_BLOCK,
                 Kind::Char => kind == DEV_CHAR,
             };
-            let numbers = rule.major.is_none_or(|n| n == major) && rule.minor.is_none_or(|n| n == minor);
-            let wanted = if rule.allow { access & !rule.access == 0 } else { access & rule.access != 0 };
+            let numbers =
+                rule.major.is_none_or(|n| n == major) && rule.minor.is_none_or(|n| n == minor);
+            let wanted = if rule.allow {
+                access & !rule.access == 0
+            } else {
+                access & rule.access != 0
+            };
             kinds && numbers && wanted
         };
-        rules.0.iter().rev().find(covers).is_some_and(|rule| rule.allow)
+        rules
+            .0
+            .iter()
+            .rev()
+            .find(covers)
+            .is_some_and(|rule| rule.allow)
     }
 
     #[test]
     fn gpu_zero_and_not_one() {
-        let rules = Rules::from_spec(&[json!({"allow": true, "type": "c", "major": 195, "minor": 0, "access": "rw"})]).unwrap();
+        let rules = Rules::from_spec(&[
+            json!({"allow": true, "type": "c", "major": 195, "minor": 0, "access": "rw"}),
+        ])
+        .unwrap();
         let code = program(&rules);
         assert!(run(&code, DEV_CHAR, READ | WRITE, 195, 0));
         assert!(!run(&code, DEV_CHAR, READ, 195, 1));
-        assert!(run(&code, DEV_CHAR, MKNOD, 195, 1), "a node may be made, not opened");
+        assert!(
+            run(&code, DEV_CHAR, MKNOD, 195, 1),
+            "a node may be made, not opened"
+        );
         assert!(!run(&code, DEV_BLOCK, READ, 8, 0));
         assert!(run(&code, DEV_CHAR, READ | WRITE, 1, 3));
     }
@@ -164,7 +212,9 @@ mod tests {
         // A small linear generator (Knuth's constants) instead of a dependency.
         let mut seed = 42_u64;
         let mut next = |bound: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) % bound
         };
         for _ in 0..500 {
@@ -181,9 +231,16 @@ mod tests {
             for _ in 0..40 {
                 let kind = 1 + i32::try_from(next(2)).unwrap();
                 let access = 1 + u8::try_from(next(7)).unwrap();
-                let (major, minor) = (u32::try_from(next(3)).unwrap(), u32::try_from(next(3)).unwrap());
+                let (major, minor) = (
+                    u32::try_from(next(3)).unwrap(),
+                    u32::try_from(next(3)).unwrap(),
+                );
                 let want = model(&rules, kind, access, major, minor);
-                assert_eq!(run(&code, kind, access, major, minor), want, "{given:?} {kind} {access} {major}:{minor}");
+                assert_eq!(
+                    run(&code, kind, access, major, minor),
+                    want,
+                    "{given:?} {kind} {access} {major}:{minor}"
+                );
             }
         }
     }

@@ -29,7 +29,10 @@ pub(super) struct Hierarchy {
 impl Hierarchy {
     #[cfg(test)]
     pub(super) fn for_test() -> Self {
-        Self { controllers: Vec::new(), mount: PathBuf::new() }
+        Self {
+            controllers: Vec::new(),
+            mount: PathBuf::new(),
+        }
     }
 
     /// v2 has them all in one place.
@@ -64,10 +67,18 @@ impl Hierarchy {
 
 /// Best effort: a limit that needs a controller which could not be enabled fails when it is set.
 fn enable_controllers(dir: &Path) {
-    let Ok(available) = fs::read_to_string(dir.join("cgroup.controllers")) else { return };
+    let Ok(available) = fs::read_to_string(dir.join("cgroup.controllers")) else {
+        return;
+    };
     let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
-    for controller in available.split_whitespace().filter(|c| !enabled.split_whitespace().any(|e| e == *c)) {
-        drop(fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}")));
+    for controller in available
+        .split_whitespace()
+        .filter(|c| !enabled.split_whitespace().any(|e| e == *c))
+    {
+        drop(fs::write(
+            dir.join("cgroup.subtree_control"),
+            format!("+{controller}"),
+        ));
     }
 }
 
@@ -84,7 +95,11 @@ fn inherit_cpuset(parent: &Path, dir: &Path) -> io::Result<()> {
 
 /// The version in use: v2 when `/sys/fs/cgroup` itself is cgroup2.
 pub(super) fn version() -> Version {
-    if crate::surroundings::unified() { Version::V2 } else { Version::V1 }
+    if crate::surroundings::unified() {
+        Version::V2
+    } else {
+        Version::V1
+    }
 }
 
 /// All hierarchies of that version; on a hybrid machine the cgroup2 one is left to systemd.
@@ -94,12 +109,18 @@ pub(super) fn all(version: Version) -> Result<Vec<Hierarchy>> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for hierarchy in table.lines().filter_map(|line| parse(line, version)) {
         // A hierarchy mounted twice counts once; the one under /sys/fs/cgroup comes first.
-        if !found.iter().any(|known| known.controllers == hierarchy.controllers) {
+        if !found
+            .iter()
+            .any(|known| known.controllers == hierarchy.controllers)
+        {
             found.push(hierarchy);
         }
     }
     if found.is_empty() {
-        return Err(CgroupError::Invalid("no cgroup file system is mounted; hint: `--cgroup-manager disabled` runs without".to_owned()));
+        return Err(CgroupError::Invalid(
+            "no cgroup file system is mounted; hint: `--cgroup-manager disabled` runs without"
+                .to_owned(),
+        ));
     }
     Ok(found)
 }
@@ -117,10 +138,20 @@ fn parse(line: &str, version: Version) -> Option<Hierarchy> {
     }
     let mount = PathBuf::from(point);
     match (version, kind) {
-        (Version::V2, "cgroup2") if point == "/sys/fs/cgroup" => Some(Hierarchy { controllers: Vec::new(), mount }),
+        (Version::V2, "cgroup2") if point == "/sys/fs/cgroup" => Some(Hierarchy {
+            controllers: Vec::new(),
+            mount,
+        }),
         (Version::V1, "cgroup") => {
-            let known = |word: &&str| !matches!(*word, "rw" | "ro" | "xattr" | "noprefix" | "clone_children") && !word.starts_with("release_agent");
-            let controllers: Vec<String> = options.split(',').filter(known).map(str::to_owned).collect();
+            let known = |word: &&str| {
+                !matches!(*word, "rw" | "ro" | "xattr" | "noprefix" | "clone_children")
+                    && !word.starts_with("release_agent")
+            };
+            let controllers: Vec<String> = options
+                .split(',')
+                .filter(known)
+                .map(str::to_owned)
+                .collect();
             (!controllers.is_empty()).then_some(Hierarchy { controllers, mount })
         }
         _ => None,
@@ -133,7 +164,10 @@ pub(super) fn own_path(file: &str, controller: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
         let (names, path) = (parts.next()?, parts.next()?);
-        names.split(',').any(|name| name == controller).then(|| path.to_owned())
+        names
+            .split(',')
+            .any(|name| name == controller)
+            .then(|| path.to_owned())
     })
 }
 
@@ -144,10 +178,16 @@ mod tests {
     #[test]
     fn mount_lines() {
         let v1 = "31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid - cgroup cgroup rw,cpu,cpuacct";
-        assert_eq!(parse(v1, Version::V1).unwrap().controllers, ["cpu", "cpuacct"]);
+        assert_eq!(
+            parse(v1, Version::V1).unwrap().controllers,
+            ["cpu", "cpuacct"]
+        );
         assert_eq!(parse(v1, Version::V2), None);
         let named = "31 25 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
-        assert_eq!(parse(named, Version::V1).unwrap().controllers, ["name=systemd"]);
+        assert_eq!(
+            parse(named, Version::V1).unwrap().controllers,
+            ["name=systemd"]
+        );
         let v2 = "26 25 0:23 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
         assert!(parse(v2, Version::V2).unwrap().has("memory"));
         let bound = "26 25 0:23 /a/b /x rw - cgroup cgroup rw,memory";
@@ -156,7 +196,10 @@ mod tests {
 
     #[test]
     fn leaves_stay_below_the_mount() {
-        let hierarchy = Hierarchy { controllers: vec![], mount: "/sys/fs/cgroup".into() };
+        let hierarchy = Hierarchy {
+            controllers: vec![],
+            mount: "/sys/fs/cgroup".into(),
+        };
         assert_eq!(hierarchy.leaf("/a/b"), Path::new("/sys/fs/cgroup/a/b"));
     }
 }

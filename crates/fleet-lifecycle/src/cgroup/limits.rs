@@ -17,12 +17,17 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn dir(&self, controller: &str) -> Option<&Path> {
-        self.leaves.iter().find(|(h, _)| h.has(controller)).map(|(_, leaf)| leaf.as_path())
+        self.leaves
+            .iter()
+            .find(|(h, _)| h.has(controller))
+            .map(|(_, leaf)| leaf.as_path())
     }
 
     fn write(&self, controller: &str, file: &str, value: &str) -> Result<()> {
         let Some(dir) = self.dir(controller) else {
-            return Err(CgroupError::Invalid(format!("cannot set `{file}` to {value}: this machine has no {controller} cgroup controller")));
+            return Err(CgroupError::Invalid(format!(
+                "cannot set `{file}` to {value}: this machine has no {controller} cgroup controller"
+            )));
         };
         let path = dir.join(file);
         fs::write(&path, value).map_err(|source| match source.kind() {
@@ -38,11 +43,16 @@ impl Writer<'_> {
     }
 
     fn has_file(&self, controller: &str, file: &str) -> bool {
-        self.dir(controller).is_some_and(|dir| dir.join(file).exists())
+        self.dir(controller)
+            .is_some_and(|dir| dir.join(file).exists())
     }
 }
 
-pub(super) fn apply(version: Version, leaves: &[(Hierarchy, PathBuf)], resources: &Value) -> Result<()> {
+pub(super) fn apply(
+    version: Version,
+    leaves: &[(Hierarchy, PathBuf)],
+    resources: &Value,
+) -> Result<()> {
     let writer = Writer { leaves };
     let all = |key: &str| resources.get(key).filter(|v| v.is_object());
     match version {
@@ -53,7 +63,9 @@ pub(super) fn apply(version: Version, leaves: &[(Hierarchy, PathBuf)], resources
             blkio_v1(&writer, all("blockIO"))?;
             network_v1(&writer, all("network"))?;
             if all("unified").is_some_and(|map| map.as_object().is_some_and(|m| !m.is_empty())) {
-                return Err(CgroupError::Invalid("`linux.resources.unified` needs cgroup v2; this machine has v1".to_owned()));
+                return Err(CgroupError::Invalid(
+                    "`linux.resources.unified` needs cgroup v2; this machine has v1".to_owned(),
+                ));
             }
         }
         Version::V2 => {
@@ -80,10 +92,22 @@ fn memory_v1(writer: &Writer<'_>, memory: Option<&Value>) -> Result<()> {
     let limit = signed(Some(memory), "limit").filter(|n| *n != 0);
     let swap = signed(Some(memory), "swap").filter(|n| *n != 0);
     let swap = swap.filter(|_| writer.has_file("memory", "memory.memsw.limit_in_bytes"));
-    let now = writer.read("memory", "memory.memsw.limit_in_bytes").and_then(|text| text.trim().parse::<i64>().ok());
-    let set_limit = || limit.map_or(Ok(()), |n| writer.write("memory", "memory.limit_in_bytes", &n.to_string()));
-    let set_swap = || swap.map_or(Ok(()), |n| writer.write("memory", "memory.memsw.limit_in_bytes", &n.to_string()));
-    let raising = limit == Some(-1) || swap == Some(-1) || matches!((limit, now), (Some(limit), Some(now)) if limit > now);
+    let now = writer
+        .read("memory", "memory.memsw.limit_in_bytes")
+        .and_then(|text| text.trim().parse::<i64>().ok());
+    let set_limit = || {
+        limit.map_or(Ok(()), |n| {
+            writer.write("memory", "memory.limit_in_bytes", &n.to_string())
+        })
+    };
+    let set_swap = || {
+        swap.map_or(Ok(()), |n| {
+            writer.write("memory", "memory.memsw.limit_in_bytes", &n.to_string())
+        })
+    };
+    let raising = limit == Some(-1)
+        || swap == Some(-1)
+        || matches!((limit, now), (Some(limit), Some(now)) if limit > now);
     if raising {
         set_swap()?;
         set_limit()?;
@@ -91,7 +115,11 @@ fn memory_v1(writer: &Writer<'_>, memory: Option<&Value>) -> Result<()> {
         set_limit()?;
         set_swap()?;
     }
-    for (key, file) in [("reservation", "memory.soft_limit_in_bytes"), ("kernelTCP", "memory.kmem.tcp.limit_in_bytes"), ("swappiness", "memory.swappiness")] {
+    for (key, file) in [
+        ("reservation", "memory.soft_limit_in_bytes"),
+        ("kernelTCP", "memory.kmem.tcp.limit_in_bytes"),
+        ("swappiness", "memory.swappiness"),
+    ] {
         if let Some(value) = signed(Some(memory), key).filter(|n| *n != 0 || key == "swappiness") {
             writer.write("memory", file, &value.to_string())?;
         }
@@ -103,7 +131,11 @@ fn memory_v1(writer: &Writer<'_>, memory: Option<&Value>) -> Result<()> {
 }
 
 fn maximum(value: i64) -> String {
-    if value < 0 { "max".to_owned() } else { value.to_string() }
+    if value < 0 {
+        "max".to_owned()
+    } else {
+        value.to_string()
+    }
 }
 
 fn memory_v2(writer: &Writer<'_>, memory: Option<&Value>) -> Result<()> {
@@ -115,9 +147,15 @@ fn memory_v2(writer: &Writer<'_>, memory: Option<&Value>) -> Result<()> {
             (-1, _) => -1,
             (swap, Some(limit)) if limit > 0 && swap >= limit => swap - limit,
             (swap, Some(limit)) if limit > 0 => {
-                return Err(CgroupError::Invalid(format!("memory and swap limit {swap} is below the memory limit {limit}")));
+                return Err(CgroupError::Invalid(format!(
+                    "memory and swap limit {swap} is below the memory limit {limit}"
+                )));
             }
-            _ => return Err(CgroupError::Invalid("a swap limit needs a memory limit on cgroup v2".to_owned())),
+            _ => {
+                return Err(CgroupError::Invalid(
+                    "a swap limit needs a memory limit on cgroup v2".to_owned(),
+                ));
+            }
         };
         if writer.has_file("memory", "memory.swap.max") || alone > 0 {
             writer.write("memory", "memory.swap.max", &maximum(alone))?;
@@ -133,7 +171,9 @@ fn memory_v2(writer: &Writer<'_>, memory: Option<&Value>) -> Result<()> {
 }
 
 fn text<'a>(at: &'a Value, key: &str) -> Option<&'a str> {
-    at.get(key).and_then(Value::as_str).filter(|t| !t.is_empty())
+    at.get(key)
+        .and_then(Value::as_str)
+        .filter(|t| !t.is_empty())
 }
 
 fn cpu_v1(writer: &Writer<'_>, cpu: Option<&Value>) -> Result<()> {
@@ -143,7 +183,11 @@ fn cpu_v1(writer: &Writer<'_>, cpu: Option<&Value>) -> Result<()> {
         writer.write("cpu", "cpu.shares", &shares.to_string())?;
     }
     let period = number("period");
-    let set_period = || period.map_or(Ok(()), |n| writer.write("cpu", "cpu.cfs_period_us", &n.to_string()));
+    let set_period = || {
+        period.map_or(Ok(()), |n| {
+            writer.write("cpu", "cpu.cfs_period_us", &n.to_string())
+        })
+    };
     // A quota and a period that are only valid together are refused one by one: try again after the other.
     let first = set_period();
     if let Some(quota) = number("quota") {
@@ -154,7 +198,12 @@ fn cpu_v1(writer: &Writer<'_>, cpu: Option<&Value>) -> Result<()> {
     } else {
         first?;
     }
-    for (key, file) in [("burst", "cpu.cfs_burst_us"), ("realtimePeriod", "cpu.rt_period_us"), ("realtimeRuntime", "cpu.rt_runtime_us"), ("idle", "cpu.idle")] {
+    for (key, file) in [
+        ("burst", "cpu.cfs_burst_us"),
+        ("realtimePeriod", "cpu.rt_period_us"),
+        ("realtimeRuntime", "cpu.rt_runtime_us"),
+        ("idle", "cpu.idle"),
+    ] {
         if let Some(value) = number(key) {
             writer.write("cpu", file, &value.to_string())?;
         }
@@ -193,8 +242,13 @@ fn cpu_v2(writer: &Writer<'_>, cpu: Option<&Value>) -> Result<()> {
         let value = period.map_or_else(|| quota.clone(), |period| format!("{quota} {period}"));
         writer.write("cpu", "cpu.max", &value)?;
     }
-    if number("realtimePeriod").or(number("realtimeRuntime")).is_some() {
-        return Err(CgroupError::Invalid("realtime CPU limits need cgroup v1; this machine has v2".to_owned()));
+    if number("realtimePeriod")
+        .or(number("realtimeRuntime"))
+        .is_some()
+    {
+        return Err(CgroupError::Invalid(
+            "realtime CPU limits need cgroup v1; this machine has v2".to_owned(),
+        ));
     }
     cpuset(writer, cpu)
 }
@@ -202,34 +256,69 @@ fn cpu_v2(writer: &Writer<'_>, cpu: Option<&Value>) -> Result<()> {
 fn pids(writer: &Writer<'_>, pids: Option<&Value>) -> Result<()> {
     match signed(pids, "limit") {
         // 0 and below mean no limit; a new cgroup has none.
-        Some(limit) if limit <= 0 && writer.has_file("pids", "pids.max") => writer.write("pids", "pids.max", "max"),
+        Some(limit) if limit <= 0 && writer.has_file("pids", "pids.max") => {
+            writer.write("pids", "pids.max", "max")
+        }
         Some(limit) if limit > 0 => writer.write("pids", "pids.max", &limit.to_string()),
         _ => Ok(()),
     }
 }
 
 fn device_lines(block: &Value, key: &str, field: &str) -> Vec<String> {
-    let entries = block.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    entries.iter().map(|e| format!("{}:{} {}", e["major"], e["minor"], e[field])).collect()
+    let entries = block
+        .get(key)
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    entries
+        .iter()
+        .map(|e| format!("{}:{} {}", e["major"], e["minor"], e[field]))
+        .collect()
 }
 
 const THROTTLES: [(&str, &str, &str); 4] = [
-    ("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps"),
-    ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device", "wbps"),
-    ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device", "riops"),
-    ("throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", "wiops"),
+    (
+        "throttleReadBpsDevice",
+        "blkio.throttle.read_bps_device",
+        "rbps",
+    ),
+    (
+        "throttleWriteBpsDevice",
+        "blkio.throttle.write_bps_device",
+        "wbps",
+    ),
+    (
+        "throttleReadIOPSDevice",
+        "blkio.throttle.read_iops_device",
+        "riops",
+    ),
+    (
+        "throttleWriteIOPSDevice",
+        "blkio.throttle.write_iops_device",
+        "wiops",
+    ),
 ];
 
 fn blkio_v1(writer: &Writer<'_>, block: Option<&Value>) -> Result<()> {
     let Some(block) = block else { return Ok(()) };
-    for (key, file, fallback) in [("weight", "blkio.weight", "blkio.bfq.weight"), ("leafWeight", "blkio.leaf_weight", "blkio.leaf_weight")] {
+    for (key, file, fallback) in [
+        ("weight", "blkio.weight", "blkio.bfq.weight"),
+        ("leafWeight", "blkio.leaf_weight", "blkio.leaf_weight"),
+    ] {
         if let Some(value) = signed(Some(block), key).filter(|n| *n != 0) {
-            let file = if writer.has_file("blkio", file) { file } else { fallback };
+            let file = if writer.has_file("blkio", file) {
+                file
+            } else {
+                fallback
+            };
             writer.write("blkio", file, &value.to_string())?;
         }
     }
     for line in device_lines(block, "weightDevice", "weight") {
-        let file = if writer.has_file("blkio", "blkio.weight_device") { "blkio.weight_device" } else { "blkio.bfq.weight_device" };
+        let file = if writer.has_file("blkio", "blkio.weight_device") {
+            "blkio.weight_device"
+        } else {
+            "blkio.bfq.weight_device"
+        };
         writer.write("blkio", file, &line)?;
     }
     for (key, file, _) in THROTTLES {
@@ -247,7 +336,11 @@ fn io_v2(writer: &Writer<'_>, block: Option<&Value>) -> Result<()> {
             writer.write("io", "io.bfq.weight", &value.to_string())?;
         } else {
             // blkio weights 10 to 1000 onto io weights 1 to 10000, as runc and crun.
-            writer.write("io", "io.weight", &(1 + (value.clamp(10, 1000) - 10) * 9999 / 990).to_string())?;
+            writer.write(
+                "io",
+                "io.weight",
+                &(1 + (value.clamp(10, 1000) - 10) * 9999 / 990).to_string(),
+            )?;
         }
     }
     for (key, _, word) in THROTTLES {
@@ -260,24 +353,42 @@ fn io_v2(writer: &Writer<'_>, block: Option<&Value>) -> Result<()> {
 }
 
 fn network_v1(writer: &Writer<'_>, network: Option<&Value>) -> Result<()> {
-    let Some(network) = network else { return Ok(()) };
+    let Some(network) = network else {
+        return Ok(());
+    };
     if let Some(class) = signed(Some(network), "classID").filter(|n| *n != 0) {
         writer.write("net_cls", "net_cls.classid", &class.to_string())?;
     }
-    let priorities = network.get("priorities").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let priorities = network
+        .get("priorities")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
     for entry in priorities {
-        let line = format!("{} {}", entry["name"].as_str().unwrap_or_default(), entry["priority"]);
+        let line = format!(
+            "{} {}",
+            entry["name"].as_str().unwrap_or_default(),
+            entry["priority"]
+        );
         writer.write("net_prio", "net_prio.ifpriomap", &line)?;
     }
     Ok(())
 }
 
 fn huge_pages(version: Version, writer: &Writer<'_>, resources: &Value) -> Result<()> {
-    let limits = resources.get("hugepageLimits").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let limits = resources
+        .get("hugepageLimits")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
     for limit in limits {
         let size = text(limit, "pageSize").filter(|s| s.chars().all(|c| c.is_ascii_alphanumeric()));
-        let size = size.ok_or_else(|| CgroupError::Invalid(format!("`hugepageLimits` has the unusable entry {limit}")))?;
-        let file = if version == Version::V1 { format!("hugetlb.{size}.limit_in_bytes") } else { format!("hugetlb.{size}.max") };
+        let size = size.ok_or_else(|| {
+            CgroupError::Invalid(format!("`hugepageLimits` has the unusable entry {limit}"))
+        })?;
+        let file = if version == Version::V1 {
+            format!("hugetlb.{size}.limit_in_bytes")
+        } else {
+            format!("hugetlb.{size}.max")
+        };
         writer.write("hugetlb", &file, &limit["limit"].to_string())?;
     }
     Ok(())
@@ -285,8 +396,18 @@ fn huge_pages(version: Version, writer: &Writer<'_>, resources: &Value) -> Resul
 
 fn rdma(writer: &Writer<'_>, rdma: Option<&Value>) -> Result<()> {
     for (device, limits) in rdma.and_then(Value::as_object).into_iter().flatten() {
-        let word = |key: &str, name: &str| limits.get(key).and_then(Value::as_u64).map(|n| format!(" {name}={n}")).unwrap_or_default();
-        let line = format!("{device}{}{}", word("hcaHandles", "hca_handle"), word("hcaObjects", "hca_object"));
+        let word = |key: &str, name: &str| {
+            limits
+                .get(key)
+                .and_then(Value::as_u64)
+                .map(|n| format!(" {name}={n}"))
+                .unwrap_or_default()
+        };
+        let line = format!(
+            "{device}{}{}",
+            word("hcaHandles", "hca_handle"),
+            word("hcaObjects", "hca_object")
+        );
         writer.write("rdma", "rdma.max", &line)?;
     }
     Ok(())
@@ -295,10 +416,21 @@ fn rdma(writer: &Writer<'_>, rdma: Option<&Value>) -> Result<()> {
 /// Raw v2 files by name; a name is one file of the container's own cgroup.
 fn unified(writer: &Writer<'_>, map: Option<&Value>) -> Result<()> {
     for (file, value) in map.and_then(Value::as_object).into_iter().flatten() {
-        if file.contains('/') || file.starts_with('.') || !file.contains('.') || file.starts_with("cgroup.") {
-            return Err(CgroupError::Invalid(format!("`linux.resources.unified` names the unusable file \"{}\"", file.escape_debug())));
+        if file.contains('/')
+            || file.starts_with('.')
+            || !file.contains('.')
+            || file.starts_with("cgroup.")
+        {
+            return Err(CgroupError::Invalid(format!(
+                "`linux.resources.unified` names the unusable file \"{}\"",
+                file.escape_debug()
+            )));
         }
-        let value = value.as_str().ok_or_else(|| CgroupError::Invalid(format!("`linux.resources.unified` \"{file}\" is not a string")))?;
+        let value = value.as_str().ok_or_else(|| {
+            CgroupError::Invalid(format!(
+                "`linux.resources.unified` \"{file}\" is not a string"
+            ))
+        })?;
         let controller = file.split('.').next().unwrap_or_default();
         for line in value.lines() {
             writer.write(controller, file, line)?;
@@ -315,7 +447,13 @@ mod tests {
 
     #[test]
     fn shares_to_weights() {
-        for (shares, want) in [(2, 1), (1024, 39), (262_144, 10_000), (0, 1), (u64::MAX, 10_000)] {
+        for (shares, want) in [
+            (2, 1),
+            (1024, 39),
+            (262_144, 10_000),
+            (0, 1),
+            (u64::MAX, 10_000),
+        ] {
             assert_eq!(weight(shares), want, "{shares}");
         }
     }
@@ -331,7 +469,16 @@ mod tests {
     fn v2_files() {
         let dir = std::env::temp_dir().join(format!("fleet-limits-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        for file in ["memory.max", "memory.swap.max", "memory.low", "cpu.weight", "cpu.max", "pids.max", "io.max", "memory.high"] {
+        for file in [
+            "memory.max",
+            "memory.swap.max",
+            "memory.low",
+            "cpu.weight",
+            "cpu.max",
+            "pids.max",
+            "io.max",
+            "memory.high",
+        ] {
             fs::write(dir.join(file), "").unwrap();
         }
         let leaves = vec![(super::super::hierarchy::Hierarchy::for_test(), dir.clone())];
@@ -343,10 +490,23 @@ mod tests {
             "unified": {"memory.high": "90"},
         });
         apply(Version::V2, &leaves, &resources).unwrap();
-        for (file, want) in [("memory.max", "100"), ("memory.swap.max", "50"), ("memory.low", "50"), ("cpu.weight", "39"), ("cpu.max", "5000 10000"), ("pids.max", "7"), ("io.max", "8:0 rbps=9"), ("memory.high", "90")] {
+        for (file, want) in [
+            ("memory.max", "100"),
+            ("memory.swap.max", "50"),
+            ("memory.low", "50"),
+            ("cpu.weight", "39"),
+            ("cpu.max", "5000 10000"),
+            ("pids.max", "7"),
+            ("io.max", "8:0 rbps=9"),
+            ("memory.high", "90"),
+        ] {
             assert_eq!(fs::read_to_string(dir.join(file)).unwrap(), want, "{file}");
         }
-        for bad in [json!({"unified": {"../x.y": "1"}}), json!({"unified": {"cgroup.procs": "1"}}), json!({"memory": {"limit": 9, "swap": 5}})] {
+        for bad in [
+            json!({"unified": {"../x.y": "1"}}),
+            json!({"unified": {"cgroup.procs": "1"}}),
+            json!({"memory": {"limit": 9, "swap": 5}}),
+        ] {
             assert!(apply(Version::V2, &leaves, &bad).is_err(), "{bad}");
         }
         fs::remove_dir_all(dir).unwrap();

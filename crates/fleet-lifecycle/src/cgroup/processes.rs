@@ -18,7 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 fn tree(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     if let Ok(entries) = fs::read_dir(dir) {
-        for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+        for entry in entries
+            .flatten()
+            .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        {
             all.extend(tree(&entry.path()));
         }
     }
@@ -33,7 +36,11 @@ pub(super) fn of_tree(dir: &Path) -> Result<Vec<i32>> {
         let file = dir.join("cgroup.procs");
         match fs::read_to_string(&file) {
             Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
-            Err(err) if matches!(err.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) => {}
+            Err(err)
+                if matches!(
+                    err.raw_os_error(),
+                    Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)
+                ) => {}
             Err(source) => return Err(io_error("read", &file)(source)),
         }
     }
@@ -48,9 +55,15 @@ pub(super) fn signal(pid: i32, signal: i32) {
         return;
     }
     match pidfd_open(pid) {
-        Ok(process) => drop(pidfd_send_signal(std::os::fd::AsFd::as_fd(&process), signal)),
+        Ok(process) => drop(pidfd_send_signal(
+            std::os::fd::AsFd::as_fd(&process),
+            signal,
+        )),
         Err(err) if err.raw_os_error() == Some(libc::ENOSYS) => {
-            drop(nix::sys::signal::Signal::try_from(signal).map(|signal| kill(Pid::from_raw(pid), signal)));
+            drop(
+                nix::sys::signal::Signal::try_from(signal)
+                    .map(|signal| kill(Pid::from_raw(pid), signal)),
+            );
         }
         Err(_) => {}
     }

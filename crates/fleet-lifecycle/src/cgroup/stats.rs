@@ -11,11 +11,16 @@ struct Reader<'a>(&'a [(Hierarchy, PathBuf)]);
 
 impl Reader<'_> {
     fn dir(&self, controller: &str) -> Option<&Path> {
-        self.0.iter().find(|(h, _)| h.has(controller)).map(|(_, leaf)| leaf.as_path())
+        self.0
+            .iter()
+            .find(|(h, _)| h.has(controller))
+            .map(|(_, leaf)| leaf.as_path())
     }
 
     fn text(&self, controller: &str, file: &str) -> String {
-        self.dir(controller).and_then(|dir| fs::read_to_string(dir.join(file)).ok()).unwrap_or_default()
+        self.dir(controller)
+            .and_then(|dir| fs::read_to_string(dir.join(file)).ok())
+            .unwrap_or_default()
     }
 
     /// A number; `max` and absent files count as 0.
@@ -52,7 +57,11 @@ const NANOS_PER_TICK: u64 = 10_000_000;
 fn v1(reader: &Reader<'_>) -> Value {
     let throttling = reader.table("cpu", "cpu.stat");
     let times = reader.table("cpuacct", "cpuacct.stat");
-    let percpu: Vec<u64> = reader.text("cpuacct", "cpuacct.usage_percpu").split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    let percpu: Vec<u64> = reader
+        .text("cpuacct", "cpuacct.usage_percpu")
+        .split_whitespace()
+        .filter_map(|n| n.parse().ok())
+        .collect();
     let raw = reader.table("memory", "memory.stat");
     let usage = |prefix: &str| {
         json!({
@@ -115,7 +124,9 @@ fn blkio_v1(text: &str) -> Vec<Value> {
         let mut words = line.split_whitespace();
         let (major, minor) = words.next()?.split_once(':')?;
         let (op, value) = (words.next()?, words.next()?.parse::<u64>().ok()?);
-        Some(json!({"major": major.parse::<u64>().ok()?, "minor": minor.parse::<u64>().ok()?, "op": op, "value": value}))
+        Some(
+            json!({"major": major.parse::<u64>().ok()?, "minor": minor.parse::<u64>().ok()?, "op": op, "value": value}),
+        )
     };
     text.lines().filter_map(entry).collect()
 }
@@ -125,7 +136,9 @@ fn io_v2(text: &str) -> Value {
     let (mut bytes, mut count) = (Vec::new(), Vec::new());
     for line in text.lines() {
         let mut words = line.split_whitespace();
-        let Some((major, minor)) = words.next().and_then(|w| w.split_once(':')) else { continue };
+        let Some((major, minor)) = words.next().and_then(|w| w.split_once(':')) else {
+            continue;
+        };
         for (name, value) in words.filter_map(|w| w.split_once('=')) {
             let entry = |op: &str| json!({"major": major.parse::<u64>().unwrap_or(0), "minor": minor.parse::<u64>().unwrap_or(0), "op": op, "value": value.parse::<u64>().unwrap_or(0)});
             match name {
@@ -146,7 +159,10 @@ mod tests {
 
     #[test]
     fn block_lines() {
-        assert_eq!(blkio_v1("8:0 Read 5\nTotal 5\n"), [json!({"major": 8, "minor": 0, "op": "Read", "value": 5})]);
+        assert_eq!(
+            blkio_v1("8:0 Read 5\nTotal 5\n"),
+            [json!({"major": 8, "minor": 0, "op": "Read", "value": 5})]
+        );
         let v2 = io_v2("8:16 rbytes=1 wbytes=2 rios=3 wios=4\n");
         assert_eq!(v2["ioServicedRecursive"][1]["value"], 4);
     }

@@ -80,13 +80,46 @@ impl Visit for Words {
 
 /// Turns the debug form of an error into words: an errno name becomes the C library's text.
 fn readable(debug: &str) -> String {
-    let errno = debug.rsplit('(').next().unwrap_or(debug).trim_end_matches(')');
-    let known = ["EPERM", "ENOENT", "EACCES", "EEXIST", "ENOTDIR", "EISDIR", "EINVAL", "EBUSY", "ENOSPC", "EROFS", "ELOOP", "ENODEV", "ENXIO", "ENOMEM", "EMFILE", "ENAMETOOLONG"];
+    let errno = debug
+        .rsplit('(')
+        .next()
+        .unwrap_or(debug)
+        .trim_end_matches(')');
+    let known = [
+        "EPERM",
+        "ENOENT",
+        "EACCES",
+        "EEXIST",
+        "ENOTDIR",
+        "EISDIR",
+        "EINVAL",
+        "EBUSY",
+        "ENOSPC",
+        "EROFS",
+        "ELOOP",
+        "ENODEV",
+        "ENXIO",
+        "ENOMEM",
+        "EMFILE",
+        "ENAMETOOLONG",
+    ];
     let texts = [
-        "Operation not permitted", "No such file or directory", "Permission denied", "File exists", "Not a directory",
-        "Is a directory", "Invalid argument", "Device or resource busy", "No space left on device",
-        "Read-only file system", "Too many levels of symbolic links", "No such device", "No such device or address",
-        "Cannot allocate memory", "Too many open files", "File name too long",
+        "Operation not permitted",
+        "No such file or directory",
+        "Permission denied",
+        "File exists",
+        "Not a directory",
+        "Is a directory",
+        "Invalid argument",
+        "Device or resource busy",
+        "No space left on device",
+        "Read-only file system",
+        "Too many levels of symbolic links",
+        "No such device",
+        "No such device or address",
+        "Cannot allocate memory",
+        "Too many open files",
+        "File name too long",
     ];
     match known.iter().position(|name| *name == errno) {
         Some(at) => texts[at].to_owned(),

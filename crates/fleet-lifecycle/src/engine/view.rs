@@ -42,7 +42,18 @@ pub fn create(full: &Value, here: Circumstances<'_>) -> Result<View> {
     let mut layout = Layout::default();
     let mounts = mounts(full, here, &mut layout)?;
     let mut linux = Map::new();
-    for key in ["namespaces", "uidMappings", "gidMappings", "sysctl", "maskedPaths", "readonlyPaths", "netDevices", "timeOffsets", "personality", "memoryPolicy"] {
+    for key in [
+        "namespaces",
+        "uidMappings",
+        "gidMappings",
+        "sysctl",
+        "maskedPaths",
+        "readonlyPaths",
+        "netDevices",
+        "timeOffsets",
+        "personality",
+        "memoryPolicy",
+    ] {
         copy(full, "/linux", key, &mut linux);
     }
     if let Some(mode) = spec::text(full, "/linux/rootfsPropagation") {
@@ -56,7 +67,10 @@ pub fn create(full: &Value, here: Circumstances<'_>) -> Result<View> {
         }
     }
     for key in ["scheduler", "ioPriority"] {
-        if let Some(value) = full.pointer(&format!("/process/{key}")).filter(|v| !v.is_null()) {
+        if let Some(value) = full
+            .pointer(&format!("/process/{key}"))
+            .filter(|v| !v.is_null())
+        {
             spec["process"][key] = value.clone();
         }
     }
@@ -90,7 +104,10 @@ fn base(full: &Value, linux: Map<String, Value>) -> Value {
 }
 
 fn copy(full: &Value, at: &str, key: &str, into: &mut Map<String, Value>) {
-    if let Some(value) = full.pointer(&format!("{at}/{key}")).filter(|v| !v.is_null()) {
+    if let Some(value) = full
+        .pointer(&format!("{at}/{key}"))
+        .filter(|v| !v.is_null())
+    {
         into.insert(key.to_owned(), value.clone());
     }
 }
@@ -153,18 +170,32 @@ pub fn clean(path: &str) -> String {
 }
 
 fn options(mount: &Value) -> Vec<&str> {
-    spec::list(mount, "/options").iter().filter_map(Value::as_str).collect()
+    spec::list(mount, "/options")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect()
 }
 
 fn is_bind(mount: &Value) -> bool {
-    mount["type"] == "bind" || options(mount).iter().any(|o| matches!(*o, "bind" | "rbind"))
+    mount["type"] == "bind"
+        || options(mount)
+            .iter()
+            .any(|o| matches!(*o, "bind" | "rbind"))
 }
 
 /// One mount as the library can do it, or `None` when the tail does it all.
-fn reduce(mount: &Value, here: Circumstances<'_>, own_network: bool, label: Option<&str>, layout: &mut Layout) -> Option<Value> {
+fn reduce(
+    mount: &Value,
+    here: Circumstances<'_>,
+    own_network: bool,
+    label: Option<&str>,
+    layout: &mut Layout,
+) -> Option<Value> {
     let to = destination(mount);
     let bind = is_bind(mount);
-    let kind = mount["type"].as_str().unwrap_or(if bind { "bind" } else { "none" });
+    let kind = mount["type"]
+        .as_str()
+        .unwrap_or(if bind { "bind" } else { "none" });
     if kind == "sysfs" && here.in_user_namespace && !own_network {
         // The kernel mounts sysfs only for the owner of the network namespace: show the host's, as crun does.
         return Some(host_sysfs(&to, &options(mount), layout));
@@ -190,7 +221,9 @@ fn reduce(mount: &Value, here: Circumstances<'_>, own_network: bool, label: Opti
         // libcontainer 0.7: a tmpfs without mode does not take that of the directory it covers (L18).
         kept.extend(covered_mode(here.rootfs, &to).map(|mode| format!("mode={mode:o}")));
     }
-    if let Some(label) = label.filter(|l| !l.is_empty() && matches!(kind, "tmpfs" | "devpts" | "mqueue") && selinux()) {
+    if let Some(label) = label
+        .filter(|l| !l.is_empty() && matches!(kind, "tmpfs" | "devpts" | "mqueue") && selinux())
+    {
         kept.push(format!("context=\"{label}\""));
     }
     if to == "/dev" && options(mount).contains(&"ro") {
@@ -201,7 +234,12 @@ fn reduce(mount: &Value, here: Circumstances<'_>, own_network: bool, label: Opti
     }
     let mut out = json!({"destination": to, "options": kept});
     // libcontainer 0.7: a mount without source is an error (L2).
-    out["source"] = json!(mount["source"].as_str().filter(|s| !s.is_empty()).unwrap_or(kind));
+    out["source"] = json!(
+        mount["source"]
+            .as_str()
+            .filter(|s| !s.is_empty())
+            .unwrap_or(kind)
+    );
     if kind == "cgroup" && here.cgroup_hidden {
         out["type"] = json!("cgroup2");
     } else if kind != "none" || mount.get("type").is_some() {
@@ -215,13 +253,19 @@ fn host_sysfs(to: &str, given: &[&str], layout: &mut Layout) -> Value {
     fixup.take("rslave", true);
     layout.fixups.push(fixup);
     let mut all = vec!["rbind".to_owned()];
-    all.extend(given.iter().filter(|o| matches!(**o, "ro" | "nosuid" | "nodev" | "noexec")).map(|o| (*o).to_owned()));
+    all.extend(
+        given
+            .iter()
+            .filter(|o| matches!(**o, "ro" | "nosuid" | "nodev" | "noexec"))
+            .map(|o| (*o).to_owned()),
+    );
     json!({"destination": to, "type": "bind", "source": "/sys", "options": all})
 }
 
 fn covered_mode(rootfs: BorrowedFd<'_>, to: &str) -> Option<u32> {
     let path = std::ffi::CString::new(to).ok()?;
-    let fd = crate::sys::mount::open_in_root(rootfs, &path, libc::O_PATH | libc::O_DIRECTORY).ok()?;
+    let fd =
+        crate::sys::mount::open_in_root(rootfs, &path, libc::O_PATH | libc::O_DIRECTORY).ok()?;
     let stat = nix::sys::stat::fstat(std::os::fd::AsRawFd::as_raw_fd(&fd)).ok()?;
     Some(stat.st_mode & 0o7777)
 }
@@ -239,13 +283,24 @@ mod tests {
     fn view(mounts: Value) -> View {
         let root = std::fs::File::open("/").unwrap();
         let full = json!({"ociVersion": "1.0.2", "mounts": mounts, "linux": {"rootfsPropagation": "rslave", "namespaces": [{"type": "mount"}], "seccomp": {}}, "process": {"args": ["x"]}});
-        let here = Circumstances { in_user_namespace: false, cgroup_hidden: false, unified: false, rootfs: root.as_fd() };
+        let here = Circumstances {
+            in_user_namespace: false,
+            cgroup_hidden: false,
+            unified: false,
+            rootfs: root.as_fd(),
+        };
         create(&full, here).unwrap()
     }
 
     #[test]
     fn clean_paths() {
-        for (from, to) in [("/a//b/", "/a/b"), ("/", "/"), ("a", "/a"), ("/../../etc", "/etc"), ("/a/./b/../c", "/a/c")] {
+        for (from, to) in [
+            ("/a//b/", "/a/b"),
+            ("/", "/"),
+            ("a", "/a"),
+            ("/../../etc", "/etc"),
+            ("/a/./b/../c", "/a/c"),
+        ] {
             assert_eq!(clean(from), to);
         }
     }
@@ -272,7 +327,12 @@ mod tests {
         ]));
         assert!(got.layout.own_dev && got.layout.bound_dev);
         assert_eq!(got.layout.late.len(), 2);
-        let kept: Vec<_> = got.spec["mounts"].as_array().unwrap().iter().map(|m| m["destination"].clone()).collect();
+        let kept: Vec<_> = got.spec["mounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["destination"].clone())
+            .collect();
         assert_eq!(kept, [json!("/dev"), json!("/proc")]);
         assert_eq!(got.spec["mounts"][1]["source"], "proc");
     }

@@ -18,10 +18,19 @@ const DIGEST: usize = 32;
 
 /// Everything the compiled form depends on.
 pub(super) fn key(profile: &Value) -> [u8; DIGEST] {
-    let library = libseccomp::ScmpVersion::current().map(|v| format!("{}.{}.{}", v.major, v.minor, v.micro)).unwrap_or_default();
-    let kernel = nix::sys::utsname::uname().map(|name| name.release().to_os_string()).unwrap_or_default();
+    let library = libseccomp::ScmpVersion::current()
+        .map(|v| format!("{}.{}.{}", v.major, v.minor, v.micro))
+        .unwrap_or_default();
+    let kernel = nix::sys::utsname::uname()
+        .map(|name| name.release().to_os_string())
+        .unwrap_or_default();
     let mut hash = Sha256::new();
-    for part in [env!("CARGO_PKG_VERSION"), &library, &kernel.to_string_lossy(), std::env::consts::ARCH] {
+    for part in [
+        env!("CARGO_PKG_VERSION"),
+        &library,
+        &kernel.to_string_lossy(),
+        std::env::consts::ARCH,
+    ] {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
@@ -30,7 +39,11 @@ pub(super) fn key(profile: &Value) -> [u8; DIGEST] {
 }
 
 fn name(key: &[u8; DIGEST]) -> String {
-    key.iter().take(16).fold("seccomp-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
+    key.iter()
+        .take(16)
+        .fold("seccomp-".to_owned(), |name, byte| {
+            format!("{name}{byte:02x}")
+        })
 }
 
 /// A filter of ours, or nothing.
@@ -42,13 +55,16 @@ pub(super) fn read(directory: &Path, key: &[u8; DIGEST]) -> Option<Filter> {
         .ok()?;
     let meta = file.metadata().ok()?;
     // Whoever could write it could make us install a filter that allows all.
-    let ours = meta.is_file() && meta.uid() == nix::unistd::geteuid().as_raw() && meta.mode() & 0o077 == 0;
+    let ours =
+        meta.is_file() && meta.uid() == nix::unistd::geteuid().as_raw() && meta.mode() & 0o077 == 0;
     let most = MAGIC.len() + 2 * DIGEST + 4 + MAX_BPF;
     if !ours || meta.len() > u64::try_from(most).ok()? {
         return None;
     }
     let mut bytes = Vec::with_capacity(most);
-    Read::take(&mut file, meta.len()).read_to_end(&mut bytes).ok()?;
+    Read::take(&mut file, meta.len())
+        .read_to_end(&mut bytes)
+        .ok()?;
     decode(&bytes, key)
 }
 
@@ -56,23 +72,44 @@ fn decode(bytes: &[u8], key: &[u8; DIGEST]) -> Option<Filter> {
     let rest = bytes.strip_prefix(MAGIC)?.strip_prefix(key)?;
     let (sum, body) = rest.split_at_checked(DIGEST)?;
     let (flags, bpf) = body.split_at_checked(4)?;
-    let sound = Sha256::digest(body).as_slice() == sum && !bpf.is_empty() && bpf.len() % 8 == 0 && bpf.len() <= MAX_BPF;
-    sound.then(|| Filter { bpf: bpf.to_vec(), flags: u32::from_le_bytes([flags[0], flags[1], flags[2], flags[3]]) })
+    let sound = Sha256::digest(body).as_slice() == sum
+        && !bpf.is_empty()
+        && bpf.len() % 8 == 0
+        && bpf.len() <= MAX_BPF;
+    sound.then(|| Filter {
+        bpf: bpf.to_vec(),
+        flags: u32::from_le_bytes([flags[0], flags[1], flags[2], flags[3]]),
+    })
 }
 
 fn encode(key: &[u8; DIGEST], filter: &Filter) -> Vec<u8> {
     let mut body = filter.flags.to_le_bytes().to_vec();
     body.extend_from_slice(&filter.bpf);
-    [MAGIC.as_slice(), key, Sha256::digest(&body).as_slice(), &body].concat()
+    [
+        MAGIC.as_slice(),
+        key,
+        Sha256::digest(&body).as_slice(),
+        &body,
+    ]
+    .concat()
 }
 
 /// Best effort: without a cache the filter is compiled again.
 pub(super) fn write(directory: &Path, key: &[u8; DIGEST], filter: &Filter) {
     let save = || -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
         let temporary = directory.join(format!("{}.{}.tmp", name(key), std::process::id()));
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        let stored = file.write_all(&encode(key, filter)).and_then(|()| fs::rename(&temporary, directory.join(name(key))));
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        let stored = file
+            .write_all(&encode(key, filter))
+            .and_then(|()| fs::rename(&temporary, directory.join(name(key))));
         stored.inspect_err(|_| drop(fs::remove_file(&temporary)))
     };
     drop(save());
@@ -88,7 +125,10 @@ mod tests {
     fn what_is_read_is_what_was_written() {
         let dir = std::env::temp_dir().join(format!("fleet-seccomp-{}", std::process::id()));
         let key = key(&serde_json::json!({"a": 1}));
-        let filter = Filter { bpf: vec![7; 16], flags: 2 };
+        let filter = Filter {
+            bpf: vec![7; 16],
+            flags: 2,
+        };
         assert!(read(&dir, &key).is_none());
         write(&dir, &key, &filter);
         assert_eq!(read(&dir, &key), Some(filter.clone()));
@@ -108,6 +148,9 @@ mod tests {
 
     #[test]
     fn keys_differ_by_profile() {
-        assert_ne!(key(&serde_json::json!({"a": 1})), key(&serde_json::json!({"a": 2})));
+        assert_ne!(
+            key(&serde_json::json!({"a": 1})),
+            key(&serde_json::json!({"a": 2}))
+        );
     }
 }

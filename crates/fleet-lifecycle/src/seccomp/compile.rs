@@ -4,7 +4,9 @@ use std::io::{Read, Seek};
 use std::os::fd::AsFd;
 
 use libseccomp::error::SeccompError as LibraryError;
-use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
+};
 use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use serde_json::Value;
 
@@ -17,31 +19,50 @@ pub(super) fn compile(profile: &Value) -> Result<Filter, SeccompError> {
     let default = action(&profile["defaultAction"], &profile["defaultErrnoRet"])?;
     let mut filter = ScmpFilterContext::new(default).map_err(library("start a filter"))?;
     // The kernel is asked for no_new_privs by the tail, in its own order.
-    filter.set_ctl_nnp(false).map_err(library("set attributes"))?;
+    filter
+        .set_ctl_nnp(false)
+        .map_err(library("set attributes"))?;
     for name in strings(profile, "architectures")? {
-        filter.add_arch(architecture(&name)?).map_err(library(&format!("add architecture {name}")))?;
+        filter
+            .add_arch(architecture(&name)?)
+            .map_err(library(&format!("add architecture {name}")))?;
     }
-    for rule in profile["syscalls"].as_array().map_or(&[][..], Vec::as_slice) {
+    for rule in profile["syscalls"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice)
+    {
         add_rule(&mut filter, rule, default)?;
     }
-    Ok(Filter { bpf: export(&filter)?, flags: flags(profile)? })
+    Ok(Filter {
+        bpf: export(&filter)?,
+        flags: flags(profile)?,
+    })
 }
 
 fn library(step: &str) -> impl Fn(LibraryError) -> SeccompError {
-    move |err| SeccompError::Compile { step: step.to_owned(), why: err.to_string() }
+    move |err| SeccompError::Compile {
+        step: step.to_owned(),
+        why: err.to_string(),
+    }
 }
 
 fn strings(at: &Value, key: &str) -> Result<Vec<String>, SeccompError> {
     let invalid = || SeccompError::Invalid(format!("`{key}` is not an array of strings"));
     match &at[key] {
         Value::Null => Ok(Vec::new()),
-        Value::Array(all) => all.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(invalid)).collect(),
+        Value::Array(all) => all
+            .iter()
+            .map(|v| v.as_str().map(str::to_owned).ok_or_else(invalid))
+            .collect(),
         _ => Err(invalid()),
     }
 }
 
 fn action(name: &Value, errno: &Value) -> Result<ScmpAction, SeccompError> {
-    let number = errno.as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(DEFAULT_ERRNO);
+    let number = errno
+        .as_i64()
+        .and_then(|n| i32::try_from(n).ok())
+        .unwrap_or(DEFAULT_ERRNO);
     Ok(match name.as_str().unwrap_or_default() {
         "SCMP_ACT_ALLOW" => ScmpAction::Allow,
         "SCMP_ACT_ERRNO" => ScmpAction::Errno(number),
@@ -74,11 +95,19 @@ fn architecture(name: &str) -> Result<ScmpArch, SeccompError> {
         "SCMP_ARCH_S390" => ScmpArch::S390,
         "SCMP_ARCH_S390X" => ScmpArch::S390X,
         "SCMP_ARCH_RISCV64" => ScmpArch::Riscv64,
-        other => return Err(SeccompError::Invalid(format!("unknown architecture \"{other}\""))),
+        other => {
+            return Err(SeccompError::Invalid(format!(
+                "unknown architecture \"{other}\""
+            )));
+        }
     })
 }
 
-fn add_rule(filter: &mut ScmpFilterContext, rule: &Value, default: ScmpAction) -> Result<(), SeccompError> {
+fn add_rule(
+    filter: &mut ScmpFilterContext,
+    rule: &Value,
+    default: ScmpAction,
+) -> Result<(), SeccompError> {
     let wanted = action(&rule["action"], &rule["errnoRet"])?;
     if wanted == default {
         // libseccomp refuses a rule that says what happens anyway.
@@ -88,14 +117,22 @@ fn add_rule(filter: &mut ScmpFilterContext, rule: &Value, default: ScmpAction) -
     for name in strings(rule, "names")? {
         // Profiles name system calls of every kernel; those that this libseccomp does not know are skipped, as
         // the peers do.
-        let Ok(call) = ScmpSyscall::from_name(&name) else { continue };
-        add_calls(filter, wanted, call, &compares).map_err(library(&format!("add a rule for {name}")))?;
+        let Ok(call) = ScmpSyscall::from_name(&name) else {
+            continue;
+        };
+        add_calls(filter, wanted, call, &compares)
+            .map_err(library(&format!("add a rule for {name}")))?;
     }
     Ok(())
 }
 
 /// Comparisons of one argument with several values mean any of them; of several arguments, all (as runc reads it).
-fn add_calls(filter: &mut ScmpFilterContext, action: ScmpAction, call: ScmpSyscall, compares: &[(u32, ScmpArgCompare)]) -> Result<(), LibraryError> {
+fn add_calls(
+    filter: &mut ScmpFilterContext,
+    action: ScmpAction,
+    call: ScmpSyscall,
+    compares: &[(u32, ScmpArgCompare)],
+) -> Result<(), LibraryError> {
     let mut seen = std::collections::HashSet::new();
     let repeated = compares.iter().any(|(index, _)| !seen.insert(*index));
     let groups: Vec<Vec<ScmpArgCompare>> = if repeated {
@@ -120,7 +157,11 @@ fn arguments(rule: &Value) -> Result<Vec<(u32, ScmpArgCompare)>, SeccompError> {
 
 fn argument(arg: &Value) -> Result<(u32, ScmpArgCompare), SeccompError> {
     let invalid = || SeccompError::Invalid(format!("unusable argument comparison {arg}"));
-    let index = arg["index"].as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n < 6).ok_or_else(invalid)?;
+    let index = arg["index"]
+        .as_u64()
+        .and_then(|n| u32::try_from(n).ok())
+        .filter(|n| *n < 6)
+        .ok_or_else(invalid)?;
     let value = arg["value"].as_u64().ok_or_else(invalid)?;
     let second = arg["valueTwo"].as_u64().unwrap_or(0);
     let (operator, datum) = match arg["op"].as_str().unwrap_or_default() {
@@ -131,30 +172,44 @@ fn argument(arg: &Value) -> Result<(u32, ScmpArgCompare), SeccompError> {
         "SCMP_CMP_GE" => (ScmpCompareOp::GreaterEqual, value),
         "SCMP_CMP_GT" => (ScmpCompareOp::Greater, value),
         "SCMP_CMP_MASKED_EQ" => (ScmpCompareOp::MaskedEqual(value), second),
-        other => return Err(SeccompError::Invalid(format!("unknown operator \"{other}\""))),
+        other => {
+            return Err(SeccompError::Invalid(format!(
+                "unknown operator \"{other}\""
+            )));
+        }
     };
     Ok((index, ScmpArgCompare::new(index, operator, datum)))
 }
 
 fn flags(profile: &Value) -> Result<u32, SeccompError> {
     // `<linux/seccomp.h>`; TSYNC means nothing for a single-threaded process but does no harm.
-    strings(profile, "flags")?.iter().try_fold(0, |bits, name| match name.as_str() {
-        "SECCOMP_FILTER_FLAG_TSYNC" => Ok(bits | 1),
-        "SECCOMP_FILTER_FLAG_LOG" => Ok(bits | 2),
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(bits | 4),
-        // Only has a meaning with notify, which is refused above.
-        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => Ok(bits),
-        other => Err(SeccompError::Invalid(format!("unknown flag \"{other}\""))),
-    })
+    strings(profile, "flags")?
+        .iter()
+        .try_fold(0, |bits, name| match name.as_str() {
+            "SECCOMP_FILTER_FLAG_TSYNC" => Ok(bits | 1),
+            "SECCOMP_FILTER_FLAG_LOG" => Ok(bits | 2),
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(bits | 4),
+            // Only has a meaning with notify, which is refused above.
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => Ok(bits),
+            other => Err(SeccompError::Invalid(format!("unknown flag \"{other}\""))),
+        })
 }
 
 fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>, SeccompError> {
-    let failed = |why: String| SeccompError::Compile { step: "export the program".to_owned(), why };
-    let memory = memfd_create(c"fleet-seccomp", MemFdCreateFlag::MFD_CLOEXEC).map_err(|err| failed(err.to_string()))?;
-    filter.export_bpf(memory.as_fd()).map_err(|err| failed(err.to_string()))?;
+    let failed = |why: String| SeccompError::Compile {
+        step: "export the program".to_owned(),
+        why,
+    };
+    let memory = memfd_create(c"fleet-seccomp", MemFdCreateFlag::MFD_CLOEXEC)
+        .map_err(|err| failed(err.to_string()))?;
+    filter
+        .export_bpf(memory.as_fd())
+        .map_err(|err| failed(err.to_string()))?;
     let mut file = std::fs::File::from(memory);
     let mut bpf = Vec::new();
-    file.rewind().and_then(|()| file.read_to_end(&mut bpf)).map_err(|err| failed(err.to_string()))?;
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bpf))
+        .map_err(|err| failed(err.to_string()))?;
     Ok(bpf)
 }
 
@@ -198,13 +253,21 @@ mod tests {
             let mut profile = profile();
             *profile.pointer_mut(pointer).unwrap() = value;
             let err = compile(&profile).unwrap_err().to_string();
-            assert!(err.contains("MOON") || err.contains("names"), "{pointer}: {err}");
+            assert!(
+                err.contains("MOON") || err.contains("names"),
+                "{pointer}: {err}"
+            );
         }
     }
 
     #[test]
     fn notify_is_refused() {
-        let err = super::super::load(&json!({"defaultAction": "SCMP_ACT_NOTIFY"}), None).unwrap_err().to_string();
-        assert!(err.contains("SCMP_ACT_NOTIFY") && err.contains("not supported"), "{err}");
+        let err = super::super::load(&json!({"defaultAction": "SCMP_ACT_NOTIFY"}), None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            err.contains("SCMP_ACT_NOTIFY") && err.contains("not supported"),
+            "{err}"
+        );
     }
 }

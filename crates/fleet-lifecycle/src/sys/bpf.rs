@@ -22,7 +22,12 @@ impl Instruction {
     /// Puts one together.
     #[must_use]
     pub const fn new(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Self {
-        Self { code, registers: to | (from << 4), offset, immediate }
+        Self {
+            code,
+            registers: to | (from << 4),
+            offset,
+            immediate,
+        }
     }
 }
 
@@ -69,7 +74,14 @@ impl Attribute {
     fn call(&mut self, command: libc::c_long) -> io::Result<i32> {
         // SAFETY: the attribute is larger than the part the kernel reads, and pointers put into it are valid for the
         // call: their owners outlive it.
-        let ret = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(self), std::mem::size_of::<Self>()) };
+        let ret = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                command,
+                std::ptr::from_mut(self),
+                std::mem::size_of::<Self>(),
+            )
+        };
         if ret < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -90,7 +102,10 @@ pub fn load_device_program(code: &[Instruction]) -> io::Result<OwnedFd> {
     let license = c"Apache-2.0";
     let mut attribute = Attribute::new();
     attribute.put32(0, TYPE_CGROUP_DEVICE);
-    attribute.put32(4, u32::try_from(code.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?);
+    attribute.put32(
+        4,
+        u32::try_from(code.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
+    );
     attribute.put_pointer(8, code.as_ptr());
     attribute.put_pointer(16, license.as_ptr());
     attribute.call(PROG_LOAD).map(owned)
@@ -133,7 +148,9 @@ pub fn attached(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     attribute.put_pointer(16, ids.as_mut_ptr());
     attribute.put32(24, u32::try_from(MAX_PROGRAMS).unwrap_or(0));
     attribute.call(PROG_QUERY)?;
-    let count = usize::try_from(attribute.read32(24)).unwrap_or(0).min(MAX_PROGRAMS);
+    let count = usize::try_from(attribute.read32(24))
+        .unwrap_or(0)
+        .min(MAX_PROGRAMS);
     ids[..count].iter().map(|id| by_id(*id)).collect()
 }
 

@@ -38,7 +38,11 @@ fn owned(ret: libc::c_long) -> io::Result<OwnedFd> {
 }
 
 fn unit(ret: libc::c_long) -> io::Result<()> {
-    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// A detached copy of the mount at `path` (with `recursive`, of all mounts below it).
@@ -59,7 +63,8 @@ pub fn clone_tree(path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
 /// # Errors
 /// As `man 2 open_tree`.
 pub fn clone_object(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
     // SAFETY: the descriptor is borrowed for the call and the path is an empty C string.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, file.as_raw_fd(), c"".as_ptr(), flags) })
 }
@@ -102,8 +107,18 @@ pub struct Attributes {
 /// # Errors
 /// As `man 2 mount_setattr`.
 pub fn set_attributes(mount: BorrowedFd<'_>, what: Attributes) -> io::Result<()> {
-    let value = MountAttr { attr_set: what.set, attr_clr: what.clear, propagation: what.propagation, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH | if what.recursive { libc::AT_RECURSIVE } else { 0 };
+    let value = MountAttr {
+        attr_set: what.set,
+        attr_clr: what.clear,
+        propagation: what.propagation,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH
+        | if what.recursive {
+            libc::AT_RECURSIVE
+        } else {
+            0
+        };
     // SAFETY: `value` lives for the call and its size is passed with it.
     unit(unsafe {
         libc::syscall(

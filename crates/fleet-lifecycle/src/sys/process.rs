@@ -57,7 +57,11 @@ pub fn set_no_new_privileges() -> io::Result<()> {
 
 fn prctl1(option: libc::c_int, value: libc::c_ulong) -> io::Result<()> {
     // SAFETY: these options take one integer and no pointer.
-    if unsafe { libc::prctl(option, value, 0, 0, 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if unsafe { libc::prctl(option, value, 0, 0, 0) } < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Sets the name that `ps` shows for this process.
@@ -86,7 +90,10 @@ pub fn join_session_keyring(name: &CStr) -> io::Result<()> {
 /// Returns only on failure, with the cause.
 pub fn execute(file: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> io::Error {
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
-        list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+        list.iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
     };
     let (argv, envp) = (pointers(args), pointers(env));
     // SAFETY: both arrays end in a null pointer and outlive the call; the strings are C strings.
@@ -122,11 +129,24 @@ pub fn set_controlling_terminal(tty: BorrowedFd<'_>) -> io::Result<()> {
 pub fn open_slave(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let unlocked: libc::c_int = 0;
     // SAFETY: the kernel reads one integer.
-    if unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, std::ptr::from_ref(&unlocked)) } < 0 {
+    if unsafe {
+        libc::ioctl(
+            master.as_raw_fd(),
+            libc::TIOCSPTLCK,
+            std::ptr::from_ref(&unlocked),
+        )
+    } < 0
+    {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: TIOCGPTPEER takes open flags as an integer.
-    let fd = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) };
+    let fd = unsafe {
+        libc::ioctl(
+            master.as_raw_fd(),
+            libc::TIOCGPTPEER,
+            libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC,
+        )
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -145,7 +165,14 @@ pub fn window_size(tty: BorrowedFd<'_>) -> io::Result<WindowSize> {
     // SAFETY: an all-zero winsize is valid.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one winsize.
-    if unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCGWINSZ, std::ptr::from_mut(&mut size)) } < 0 {
+    if unsafe {
+        libc::ioctl(
+            tty.as_raw_fd(),
+            libc::TIOCGWINSZ,
+            std::ptr::from_mut(&mut size),
+        )
+    } < 0
+    {
         return Err(io::Error::last_os_error());
     }
     Ok(size)
@@ -174,7 +201,14 @@ pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
         *to = libc::c_char::from_ne_bytes([*from]);
     }
     // SAFETY: the kernel reads and writes one ifreq.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, std::ptr::from_mut(&mut request)) } < 0 {
+    if unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCGIFFLAGS,
+            std::ptr::from_mut(&mut request),
+        )
+    } < 0
+    {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: SIOCGIFFLAGS filled the flags member of the union.
@@ -183,7 +217,14 @@ pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     let up = libc::IFF_UP as libc::c_short;
     request.ifr_ifru.ifru_flags = flags | up;
     // SAFETY: the kernel reads one ifreq.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) } < 0 {
+    if unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS,
+            std::ptr::from_ref(&request),
+        )
+    } < 0
+    {
         return Err(io::Error::last_os_error());
     }
     Ok(())
@@ -218,7 +259,9 @@ impl SharedText {
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        NonNull::new(address.cast()).map(|page| Self { page }).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
+        NonNull::new(address.cast())
+            .map(|page| Self { page })
+            .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
     }
 
     fn length(&self) -> &AtomicU32 {
@@ -233,8 +276,11 @@ impl SharedText {
         }
         let length = text.len().min(PAGE - HEADER);
         // SAFETY: source and destination are valid for `length` bytes and cannot overlap.
-        unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), self.page.as_ptr().add(HEADER), length) };
-        self.length().store(u32::try_from(length).unwrap_or(0), Ordering::Release);
+        unsafe {
+            std::ptr::copy_nonoverlapping(text.as_ptr(), self.page.as_ptr().add(HEADER), length)
+        };
+        self.length()
+            .store(u32::try_from(length).unwrap_or(0), Ordering::Release);
     }
 
     /// What was stored, if anything.

@@ -6,7 +6,11 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 fn check(ret: libc::c_long) -> io::Result<libc::c_long> {
-    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(ret)
+    }
 }
 
 /// `man 2 pidfd_open`; the descriptor is close-on-exec.
@@ -28,7 +32,16 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 pub fn pidfd_send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo asks for the default one.
-    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0) }).map(drop)
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            none,
+            0,
+        )
+    })
+    .map(drop)
 }
 
 /// Puts one signal's disposition back to the default; numbers that have none are left alone.
@@ -47,9 +60,15 @@ pub fn reset_disposition(signal: i32) {
 /// # Errors
 /// As the system call.
 pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
     // SAFETY: the kernel reads one rlimit.
-    check(libc::c_long::from(unsafe { libc::setrlimit(resource, std::ptr::from_ref(&limit)) })).map(drop)
+    check(libc::c_long::from(unsafe {
+        libc::setrlimit(resource, std::ptr::from_ref(&limit))
+    }))
+    .map(drop)
 }
 
 /// Effective, permitted and inheritable sets as bits by capability number.
@@ -86,7 +105,10 @@ const VERSION_3: u32 = 0x2008_0522;
 /// As the system call.
 #[allow(clippy::cast_possible_truncation)]
 pub fn set_capabilities(sets: CapabilitySets) -> io::Result<()> {
-    let header = Header { version: VERSION_3, pid: 0 };
+    let header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
     let word = |shift: u32| Data {
         effective: (sets.effective >> shift) as u32,
         permitted: (sets.permitted >> shift) as u32,
@@ -94,7 +116,8 @@ pub fn set_capabilities(sets: CapabilitySets) -> io::Result<()> {
     };
     let data = [word(0), word(32)];
     // SAFETY: header and the two data words of version 3 live for the call.
-    check(unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), data.as_ptr()) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), data.as_ptr()) })
+        .map(drop)
 }
 
 /// Reads the three sets (`man 2 capget`).
@@ -102,10 +125,19 @@ pub fn set_capabilities(sets: CapabilitySets) -> io::Result<()> {
 /// # Errors
 /// As the system call.
 pub fn capabilities() -> io::Result<CapabilitySets> {
-    let mut header = Header { version: VERSION_3, pid: 0 };
+    let mut header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
     let mut data = [Data::default(); 2];
     // SAFETY: the kernel writes two data words of version 3.
-    check(unsafe { libc::syscall(libc::SYS_capget, std::ptr::from_mut(&mut header), data.as_mut_ptr()) })?;
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_capget,
+            std::ptr::from_mut(&mut header),
+            data.as_mut_ptr(),
+        )
+    })?;
     let join = |low: u32, high: u32| u64::from(low) | (u64::from(high) << 32);
     Ok(CapabilitySets {
         effective: join(data[0].effective, data[1].effective),
@@ -120,8 +152,16 @@ pub fn capabilities() -> io::Result<CapabilitySets> {
 /// `EINVAL` for an unknown number.
 pub fn bounding_has(capability: u32) -> io::Result<bool> {
     // SAFETY: integers only.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(capability), 0, 0, 0) }))
-        .map(|set| set == 1)
+    check(libc::c_long::from(unsafe {
+        libc::prctl(
+            libc::PR_CAPBSET_READ,
+            libc::c_ulong::from(capability),
+            0,
+            0,
+            0,
+        )
+    }))
+    .map(|set| set == 1)
 }
 
 /// Takes a capability out of the bounding set.
@@ -130,7 +170,16 @@ pub fn bounding_has(capability: u32) -> io::Result<bool> {
 /// `EPERM` without `CAP_SETPCAP`.
 pub fn bounding_drop(capability: u32) -> io::Result<()> {
     // SAFETY: integers only.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) })).map(drop)
+    check(libc::c_long::from(unsafe {
+        libc::prctl(
+            libc::PR_CAPBSET_DROP,
+            libc::c_ulong::from(capability),
+            0,
+            0,
+            0,
+        )
+    }))
+    .map(drop)
 }
 
 /// Empties the ambient set.
@@ -139,7 +188,16 @@ pub fn bounding_drop(capability: u32) -> io::Result<()> {
 /// `EINVAL` before Linux 4.3.
 pub fn ambient_clear() -> io::Result<()> {
     // SAFETY: integers only.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) })).map(drop)
+    check(libc::c_long::from(unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL,
+            0,
+            0,
+            0,
+        )
+    }))
+    .map(drop)
 }
 
 /// Puts a capability into the ambient set.
@@ -149,7 +207,16 @@ pub fn ambient_clear() -> io::Result<()> {
 pub fn ambient_raise(capability: u32) -> io::Result<()> {
     let raise = libc::PR_CAP_AMBIENT_RAISE;
     // SAFETY: integers only.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, libc::c_ulong::from(capability), 0, 0) })).map(drop)
+    check(libc::c_long::from(unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            raise,
+            libc::c_ulong::from(capability),
+            0,
+            0,
+        )
+    }))
+    .map(drop)
 }
 
 /// Installs a filter program (`man 2 seccomp`, `SECCOMP_SET_MODE_FILTER`).
@@ -162,16 +229,37 @@ pub fn install_filter(program: &[u8], flags: u32) -> io::Result<()> {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     let code = |at: usize| u16::from_ne_bytes([program[at], program[at + 1]]);
-    let word = |at: usize| u32::from_ne_bytes([program[at], program[at + 1], program[at + 2], program[at + 3]]);
+    let word = |at: usize| {
+        u32::from_ne_bytes([
+            program[at],
+            program[at + 1],
+            program[at + 2],
+            program[at + 3],
+        ])
+    };
     let mut filter: Vec<libc::sock_filter> = (0..program.len() / size)
         .map(|n| n * size)
-        .map(|at| libc::sock_filter { code: code(at), jt: program[at + 2], jf: program[at + 3], k: word(at + 4) })
+        .map(|at| libc::sock_filter {
+            code: code(at),
+            jt: program[at + 2],
+            jf: program[at + 3],
+            k: word(at + 4),
+        })
         .collect();
-    let length = u16::try_from(filter.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+    let length =
+        u16::try_from(filter.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let program = libc::sock_fprog {
+        len: length,
+        filter: filter.as_mut_ptr(),
+    };
     // SAFETY: the program and its instructions live for the call; the kernel copies them.
     check(unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            std::ptr::from_ref(&program),
+        )
     })
     .map(drop)
 }
@@ -180,7 +268,10 @@ pub fn install_filter(program: &[u8], flags: u32) -> io::Result<()> {
 #[must_use]
 pub fn exec(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
-        list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+        list.iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
     };
     let (argv, envp) = (pointers(args), pointers(env));
     // SAFETY: both arrays end in a null pointer and outlive the call.

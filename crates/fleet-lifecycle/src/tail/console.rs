@@ -42,13 +42,20 @@ impl Console {
             set_window_size(slave.as_fd(), size).op(|| "set the terminal's size")?;
         }
         // The slave belongs to the user, so that `tty`, `mesg` and re-opening it work without root.
-        match fchown(slave.as_raw_fd(), Some(Uid::from_raw(self.owner)), None::<Gid>) {
+        match fchown(
+            slave.as_raw_fd(),
+            Some(Uid::from_raw(self.owner)),
+            None::<Gid>,
+        ) {
             Ok(()) | Err(nix::errno::Errno::EPERM | nix::errno::Errno::EINVAL) => {}
             Err(errno) => return Err(errno).op(|| "set the terminal's owner"),
         }
         if self.bind {
             make_target("/dev/console", false).op(|| "make /dev/console")?;
-            let target = fs::File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open("/dev/console");
+            let target = fs::File::options()
+                .read(true)
+                .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+                .open("/dev/console");
             let target = target.op(|| "open /dev/console")?;
             let tree = clone_object(slave.as_fd()).op(|| "bind the terminal on /dev/console")?;
             attach_tree(tree.as_fd(), target.as_fd()).op(|| "bind the terminal on /dev/console")?;
@@ -65,16 +72,26 @@ impl Console {
         let fds = [master.as_raw_fd()];
         let text = [IoSlice::new(b"/dev/ptmx")];
         let rights = [ControlMessage::ScmRights(&fds)];
-        sendmsg::<()>(self.socket.as_raw_fd(), &text, &rights, MsgFlags::empty(), None)
-            .map(drop)
-            .op(|| "send the terminal over the console socket")
+        sendmsg::<()>(
+            self.socket.as_raw_fd(),
+            &text,
+            &rights,
+            MsgFlags::empty(),
+            None,
+        )
+        .map(drop)
+        .op(|| "send the terminal over the console socket")
     }
 }
 
 /// The image must not slip us another device (CVE-2025-52565): only a real ptmx is accepted.
 fn open_master() -> Result<OwnedFd> {
     let open = |path: &str| {
-        fs::File::options().read(true).write(true).custom_flags(libc::O_NOCTTY | libc::O_NOFOLLOW).open(path)
+        fs::File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOCTTY | libc::O_NOFOLLOW)
+            .open(path)
     };
     let file = match open("/dev/pts/ptmx") {
         Err(err) if err.kind() == io::ErrorKind::NotFound => open("/dev/ptmx"),
@@ -83,7 +100,9 @@ fn open_master() -> Result<OwnedFd> {
     .op(|| "open a terminal in the container's /dev/pts")?;
     let device = fstat(file.as_raw_fd()).op(|| "stat the terminal")?.st_rdev;
     if (major(device), minor(device)) != PTMX {
-        return Err(Error::Setup("`/dev/pts/ptmx` of the container is not a terminal multiplexer: refused".to_owned()));
+        return Err(Error::Setup(
+            "`/dev/pts/ptmx` of the container is not a terminal multiplexer: refused".to_owned(),
+        ));
     }
     Ok(file.into())
 }

@@ -58,20 +58,32 @@ impl Node {
     pub fn from_spec(device: &Value, host_path: &str, bind: bool) -> Result<Self> {
         let path = clean(device["path"].as_str().unwrap_or_default());
         if path == "/" {
-            return Err(Error::Invalid("a device of `linux.devices` has no `path`".to_owned()));
+            return Err(Error::Invalid(
+                "a device of `linux.devices` has no `path`".to_owned(),
+            ));
         }
         let kind = match device["type"].as_str().unwrap_or_default() {
             "c" | "u" => SFlag::S_IFCHR,
             "b" => SFlag::S_IFBLK,
             "p" => SFlag::S_IFIFO,
-            other => return Err(Error::Invalid(format!("device `{path}` has the unknown type \"{other}\""))),
+            other => {
+                return Err(Error::Invalid(format!(
+                    "device `{path}` has the unknown type \"{other}\""
+                )));
+            }
         };
         let part = |key: &str| match device.get(key) {
             None | Some(Value::Null) if kind == SFlag::S_IFIFO => Ok(0),
-            Some(value) if value.as_u64().is_some_and(|n| n < 1 << 20) => Ok(value.as_u64().unwrap_or(0)),
-            _ => Err(Error::Invalid(format!("device `{path}` has no usable `{key}` number"))),
+            Some(value) if value.as_u64().is_some_and(|n| n < 1 << 20) => {
+                Ok(value.as_u64().unwrap_or(0))
+            }
+            _ => Err(Error::Invalid(format!(
+                "device `{path}` has no usable `{key}` number"
+            ))),
         };
-        let host = (bind && kind != SFlag::S_IFIFO).then(|| open_host(host_path, &path)).transpose()?;
+        let host = (bind && kind != SFlag::S_IFIFO)
+            .then(|| open_host(host_path, &path))
+            .transpose()?;
         Ok(Self {
             kind,
             major: part("major")?,
@@ -86,7 +98,16 @@ impl Node {
 
     fn default_node(path: &str, major: u64, minor: u64, bind: bool) -> Result<Self> {
         let host = bind.then(|| open_host(path, path)).transpose()?;
-        Ok(Self { path: path.to_owned(), kind: SFlag::S_IFCHR, major, minor, mode: 0o666, uid: None, gid: None, host })
+        Ok(Self {
+            path: path.to_owned(),
+            kind: SFlag::S_IFCHR,
+            major,
+            minor,
+            mode: 0o666,
+            uid: None,
+            gid: None,
+            host,
+        })
     }
 
     fn make(&self) -> Result<()> {
@@ -94,7 +115,8 @@ impl Node {
             return self.finish();
         }
         if let Some(parent) = Path::new(&self.path).parent() {
-            fs::create_dir_all(parent).op(|| format!("make the directory of device `{}`", self.path))?;
+            fs::create_dir_all(parent)
+                .op(|| format!("make the directory of device `{}`", self.path))?;
         }
         match &self.host {
             Some(host) => self.bind(host),
@@ -102,8 +124,18 @@ impl Node {
                 // A stale file in the image gives way to the node that was asked for.
                 drop(fs::remove_file(&self.path));
                 let number = makedev(self.major, self.minor);
-                mknod(self.path.as_str(), self.kind, Mode::from_bits_truncate(self.mode), number)
-                    .op(|| format!("make device `{}` ({}:{})", self.path, self.major, self.minor))?;
+                mknod(
+                    self.path.as_str(),
+                    self.kind,
+                    Mode::from_bits_truncate(self.mode),
+                    number,
+                )
+                .op(|| {
+                    format!(
+                        "make device `{}` ({}:{})",
+                        self.path, self.major, self.minor
+                    )
+                })?;
                 self.finish()
             }
         }
@@ -128,13 +160,21 @@ impl Node {
         }
         let failed = || format!("set owner and mode of device `{}`", self.path);
         fs::set_permissions(&self.path, fs::Permissions::from_mode(self.mode)).op(failed)?;
-        chown(self.path.as_str(), self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw)).op(failed)
+        chown(
+            self.path.as_str(),
+            self.uid.map(Uid::from_raw),
+            self.gid.map(Gid::from_raw),
+        )
+        .op(failed)
     }
 
     fn bind(&self, host: &OwnedFd) -> Result<()> {
         let failed = || format!("bind device `{}`", self.path);
         make_target(&self.path, false).op(failed)?;
-        let target = fs::File::options().read(true).open_path(&self.path).op(failed)?;
+        let target = fs::File::options()
+            .read(true)
+            .open_path(&self.path)
+            .op(failed)?;
         attach_tree(host.as_fd(), target.as_fd()).op(failed)
     }
 }
@@ -145,20 +185,28 @@ trait OpenPath {
 
 impl OpenPath for fs::OpenOptions {
     fn open_path(&mut self, path: &str) -> io::Result<fs::File> {
-        std::os::unix::fs::OpenOptionsExt::custom_flags(self, libc::O_PATH | libc::O_NOFOLLOW).open(path)
+        std::os::unix::fs::OpenOptionsExt::custom_flags(self, libc::O_PATH | libc::O_NOFOLLOW)
+            .open(path)
     }
 }
 
 fn open_host(host_path: &str, path: &str) -> Result<OwnedFd> {
-    let c_path = CString::new(host_path).map_err(|_| Error::Invalid(format!("device `{path}`: NUL in host path")))?;
+    let c_path = CString::new(host_path)
+        .map_err(|_| Error::Invalid(format!("device `{path}`: NUL in host path")))?;
     let tree = clone_tree(&c_path, false).map_err(|err| {
         Error::Setup(format!(
             "bind device `{path}` from `{host_path}`: {}; hint: inside a user namespace a device must exist on the host",
             crate::error::errno_text(&err).to_lowercase()
         ))
     })?;
-    set_attributes(tree.as_fd(), Attributes { set: attr::NOSUID | attr::NOEXEC, ..Attributes::default() })
-        .op(|| format!("set flags of device `{path}`"))?;
+    set_attributes(
+        tree.as_fd(),
+        Attributes {
+            set: attr::NOSUID | attr::NOEXEC,
+            ..Attributes::default()
+        },
+    )
+    .op(|| format!("set flags of device `{path}`"))?;
     Ok(tree)
 }
 
@@ -194,7 +242,10 @@ impl Devices {
             let path = device["path"].as_str().unwrap_or_default();
             nodes.push(Node::from_spec(device, &host_path(path), bind)?);
         }
-        Ok(Self { nodes, links: defaults })
+        Ok(Self {
+            nodes,
+            links: defaults,
+        })
     }
 
     /// Makes what is missing.
@@ -213,7 +264,10 @@ impl Devices {
             for (target, link) in LINKS {
                 match symlink(target, link) {
                     Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
-                        return Err(Error::Io { op: format!("make link `{link}`"), source: err });
+                        return Err(Error::Io {
+                            op: format!("make link `{link}`"),
+                            source: err,
+                        });
                     }
                     _ => {}
                 }
@@ -233,7 +287,10 @@ mod tests {
     fn entries_are_checked() {
         let good = json!({"path": "/dev//nvidia0/", "type": "c", "major": 195, "minor": 0, "fileMode": 438});
         let node = Node::from_spec(&good, "/dev/nvidia0", false).unwrap();
-        assert_eq!((node.path.as_str(), node.major, node.minor, node.mode), ("/dev/nvidia0", 195, 0, 0o666));
+        assert_eq!(
+            (node.path.as_str(), node.major, node.minor, node.mode),
+            ("/dev/nvidia0", 195, 0, 0o666)
+        );
         for bad in [
             json!({"type": "c", "major": 1, "minor": 3}),
             json!({"path": "/dev/x", "type": "q", "major": 1, "minor": 3}),

@@ -22,7 +22,10 @@ fn directory(uid: u32) -> Option<String> {
     if !meta.is_file() {
         return None;
     }
-    home_of(BufReader::new(File::open("/etc/passwd").ok()?.take(LIMIT)), uid)
+    home_of(
+        BufReader::new(File::open("/etc/passwd").ok()?.take(LIMIT)),
+        uid,
+    )
 }
 
 fn home_of(passwd: impl BufRead, uid: u32) -> Option<String> {
@@ -41,8 +44,14 @@ mod tests {
 
     #[test]
     fn passwd_lines() {
-        let text = "root:x:0:0:root:/root:/bin/sh\nbroken\nann:x:1000:1000::/home/ann:\nnohome:x:7:7:::\n";
-        let cases = [(0, Some("/root")), (1000, Some("/home/ann")), (7, None), (5, None)];
+        let text =
+            "root:x:0:0:root:/root:/bin/sh\nbroken\nann:x:1000:1000::/home/ann:\nnohome:x:7:7:::\n";
+        let cases = [
+            (0, Some("/root")),
+            (1000, Some("/home/ann")),
+            (7, None),
+            (5, None),
+        ];
         for (uid, want) in cases {
             assert_eq!(home_of(text.as_bytes(), uid).as_deref(), want);
         }

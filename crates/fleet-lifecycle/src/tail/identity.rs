@@ -14,10 +14,15 @@ use crate::sys::process;
 ///
 /// Best effort, as with the peers: a stream of the host that cannot be given away still works by descriptor.
 pub(super) fn own_stdio(uid: u32) {
-    for stream in [&std::io::stdin().as_raw_fd(), &std::io::stdout().as_raw_fd(), &std::io::stderr().as_raw_fd()] {
+    for stream in [
+        &std::io::stdin().as_raw_fd(),
+        &std::io::stdout().as_raw_fd(),
+        &std::io::stderr().as_raw_fd(),
+    ] {
         let Ok(stat) = fstat(*stream) else { continue };
         // /dev/null is shared by all of the machine.
-        let null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == nix::sys::stat::makedev(1, 3);
+        let null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR
+            && stat.st_rdev == nix::sys::stat::makedev(1, 3);
         if stat.st_uid != uid && !null {
             drop(fchown(*stream, Some(Uid::from_raw(uid)), None));
         }

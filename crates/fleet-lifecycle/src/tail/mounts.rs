@@ -61,11 +61,17 @@ impl Layout {
         let lower = clone_tree(c"/", false).op(|| "open the root file system for tmpcopyup")?;
         for to in &self.copy_up {
             let path = c_path(to)?;
-            let source = match open_in_root(lower.as_fd(), &path, libc::O_RDONLY | libc::O_DIRECTORY) {
-                Ok(fd) => fd,
-                Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(Error::Io { op: format!("tmpcopyup `{to}`"), source }),
-            };
+            let source =
+                match open_in_root(lower.as_fd(), &path, libc::O_RDONLY | libc::O_DIRECTORY) {
+                    Ok(fd) => fd,
+                    Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+                    Err(source) => {
+                        return Err(Error::Io {
+                            op: format!("tmpcopyup `{to}`"),
+                            source,
+                        });
+                    }
+                };
             let target = fs::File::open(to).op(|| format!("tmpcopyup `{to}`"))?;
             copyup::copy_tree(source.as_fd(), target.as_fd(), COPY_UP_LIMIT)
                 .map_err(|err| Error::Setup(format!("tmpcopyup `{to}`: {err}")))?;
@@ -75,7 +81,8 @@ impl Layout {
 }
 
 fn c_path(path: &str) -> Result<CString> {
-    CString::new(path).map_err(|_| Error::Invalid(format!("path `{}` contains NUL", path.replace('\0', "?"))))
+    CString::new(path)
+        .map_err(|_| Error::Invalid(format!("path `{}` contains NUL", path.replace('\0', "?"))))
 }
 
 /// A change of flags or propagation of one mount.
@@ -101,19 +108,48 @@ const PROPAGATIONS: [(&str, MsFlags, bool); 8] = [
 ];
 
 /// Options that ask for a flag of the source to be cleared on a bind.
-const CLEARING: [(&str, u64); 4] = [("rw", attr::RDONLY), ("suid", attr::NOSUID), ("dev", attr::NODEV), ("exec", attr::NOEXEC)];
+const CLEARING: [(&str, u64); 4] = [
+    ("rw", attr::RDONLY),
+    ("suid", attr::NOSUID),
+    ("dev", attr::NODEV),
+    ("exec", attr::NOEXEC),
+];
 
 /// Options with no meaning for the mount itself, or none on any kernel we run on.
-const IGNORED: [&str; 10] = ["defaults", "silent", "loud", "iversion", "noiversion", "U", "z", "Z", "notmpcopyup", "nofail"];
+const IGNORED: [&str; 10] = [
+    "defaults",
+    "silent",
+    "loud",
+    "iversion",
+    "noiversion",
+    "U",
+    "z",
+    "Z",
+    "notmpcopyup",
+    "nofail",
+];
 
 /// Superblock options, which a bind cannot change.
-const SUPERBLOCK: [&str; 9] = ["sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "acl", "noacl"];
+const SUPERBLOCK: [&str; 9] = [
+    "sync",
+    "async",
+    "dirsync",
+    "mand",
+    "nomand",
+    "lazytime",
+    "nolazytime",
+    "acl",
+    "noacl",
+];
 
 impl Fixup {
     /// No change yet.
     #[must_use]
     pub fn new(destination: &str) -> Self {
-        Self { destination: destination.to_owned(), ..Self::default() }
+        Self {
+            destination: destination.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// Takes over a mount option that the library cannot do; false leaves it to the library.
@@ -160,22 +196,50 @@ impl Fixup {
     fn apply(&self) -> Result<()> {
         let path = c_path(&self.destination)?;
         let root = fs::File::open("/").op(|| "open /")?;
-        let mount = open_in_root(root.as_fd(), &path, libc::O_PATH).op(|| format!("mount `{}`", self.destination))?;
+        let mount = open_in_root(root.as_fd(), &path, libc::O_PATH)
+            .op(|| format!("mount `{}`", self.destination))?;
         let change = |what: Attributes, word: &str| {
-            set_attributes(mount.as_fd(), what).op(|| format!("set {word} of mount `{}`", self.destination))
+            set_attributes(mount.as_fd(), what)
+                .op(|| format!("set {word} of mount `{}`", self.destination))
         };
         if self.set != 0 {
-            change(Attributes { set: self.set, ..Attributes::default() }, "flags")?;
+            change(
+                Attributes {
+                    set: self.set,
+                    ..Attributes::default()
+                },
+                "flags",
+            )?;
         }
         if self.clear != 0 {
             // A flag that a less privileged owner may not clear stays, as with the peers.
-            drop(set_attributes(mount.as_fd(), Attributes { clear: self.clear, ..Attributes::default() }));
+            drop(set_attributes(
+                mount.as_fd(),
+                Attributes {
+                    clear: self.clear,
+                    ..Attributes::default()
+                },
+            ));
         }
         if self.recursive_read_only {
-            change(Attributes { set: attr::RDONLY, recursive: true, ..Attributes::default() }, "read-only")?;
+            change(
+                Attributes {
+                    set: attr::RDONLY,
+                    recursive: true,
+                    ..Attributes::default()
+                },
+                "read-only",
+            )?;
         }
         if let Some((propagation, recursive)) = self.propagation {
-            change(Attributes { propagation, recursive, ..Attributes::default() }, "propagation")?;
+            change(
+                Attributes {
+                    propagation,
+                    recursive,
+                    ..Attributes::default()
+                },
+                "propagation",
+            )?;
         }
         Ok(())
     }
@@ -223,7 +287,12 @@ impl LateMount {
         for option in &options {
             if let Some((_, flag)) = FLAGS.iter().find(|(name, _)| name == option) {
                 flags |= *flag;
-            } else if !fixup.take(option, bind) && !matches!(option.as_str(), "rw" | "suid" | "dev" | "exec" | "bind" | "rbind") {
+            } else if !fixup.take(option, bind)
+                && !matches!(
+                    option.as_str(),
+                    "rw" | "suid" | "dev" | "exec" | "bind" | "rbind"
+                )
+            {
                 data.push(option.clone());
             }
         }
@@ -235,15 +304,24 @@ impl LateMount {
             let directory = Path::new(source).is_dir();
             Source::Tree(tree, directory)
         } else {
-            Source::FileSystem(given["type"].as_str().unwrap_or("none").to_owned(), flags, data.join(","))
+            Source::FileSystem(
+                given["type"].as_str().unwrap_or("none").to_owned(),
+                flags,
+                data.join(","),
+            )
         };
-        Ok(Self { destination, source, fixup })
+        Ok(Self {
+            destination,
+            source,
+            fixup,
+        })
     }
 
     /// An empty read-only directory where a file system cannot be shown.
     #[must_use]
     pub fn empty_tmpfs(destination: &str) -> Self {
-        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let flags =
+            MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         Self {
             destination: destination.to_owned(),
             source: Source::FileSystem("tmpfs".to_owned(), flags, "size=0k,mode=755".to_owned()),
@@ -265,10 +343,21 @@ impl LateMount {
             }
             Source::FileSystem(kind, flags, data) => {
                 make_target(&self.destination, true).op(failed)?;
-                mount(Some(kind.as_str()), self.destination.as_str(), Some(kind.as_str()), *flags, Some(data.as_str())).op(failed)?;
+                mount(
+                    Some(kind.as_str()),
+                    self.destination.as_str(),
+                    Some(kind.as_str()),
+                    *flags,
+                    Some(data.as_str()),
+                )
+                .op(failed)?;
             }
         }
-        if self.fixup.needed() { self.fixup.apply() } else { Ok(()) }
+        if self.fixup.needed() {
+            self.fixup.apply()
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -279,11 +368,20 @@ fn restrict(tree: &OwnedFd, flags: MsFlags) -> io::Result<()> {
         (MsFlags::MS_NODEV, attr::NODEV),
         (MsFlags::MS_NOEXEC, attr::NOEXEC),
     ];
-    let set = pairs.iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |bits, (_, attr)| bits | attr);
+    let set = pairs
+        .iter()
+        .filter(|(flag, _)| flags.contains(*flag))
+        .fold(0, |bits, (_, attr)| bits | attr);
     if set == 0 {
         return Ok(());
     }
-    set_attributes(tree.as_fd(), Attributes { set, ..Attributes::default() })
+    set_attributes(
+        tree.as_fd(),
+        Attributes {
+            set,
+            ..Attributes::default()
+        },
+    )
 }
 
 /// Makes the directory or empty file that is mounted over.
@@ -298,7 +396,12 @@ pub(super) fn make_target(path: &str, directory: bool) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    match fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path) {
+    match fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)
+    {
         Ok(_) => Ok(()),
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(err) => Err(err),
@@ -322,7 +425,11 @@ mod tests {
             ("size=1k", false, false),
         ];
         for (option, bind, taken) in cases {
-            assert_eq!(Fixup::new("/x").take(option, bind), taken, "{option} {bind}");
+            assert_eq!(
+                Fixup::new("/x").take(option, bind),
+                taken,
+                "{option} {bind}"
+            );
         }
     }
 

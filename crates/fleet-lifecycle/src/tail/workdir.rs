@@ -10,8 +10,18 @@ pub(super) fn make(cwd: &str) -> Result<()> {
     match fs::create_dir_all(cwd) {
         Ok(()) => Ok(()),
         // On a read-only file system `enter` gives the better error.
-        Err(err) if matches!(err.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::AlreadyExists) => Ok(()),
-        Err(source) => Err(Error::Io { op: format!("make working directory `{cwd}`"), source }),
+        Err(err)
+            if matches!(
+                err.kind(),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::AlreadyExists
+            ) =>
+        {
+            Ok(())
+        }
+        Err(source) => Err(Error::Io {
+            op: format!("make working directory `{cwd}`"),
+            source,
+        }),
     }
 }
 
@@ -23,6 +33,8 @@ pub(super) fn enter(cwd: &str) -> Result<()> {
 pub(super) fn verify() -> Result<()> {
     match nix::unistd::getcwd() {
         Ok(path) if path.is_absolute() => Ok(()),
-        Ok(_) | Err(_) => Err(Error::Setup("the working directory is outside the container's root: refused".to_owned())),
+        Ok(_) | Err(_) => Err(Error::Setup(
+            "the working directory is outside the container's root: refused".to_owned(),
+        )),
     }
 }

@@ -22,7 +22,12 @@ pub(super) fn create(context: &Context, args: &Create) -> Result<Done, Error> {
 }
 
 /// Makes the container; shared with `run`.
-pub(super) fn make(context: &Context, args: &Making, id: &str, console: Option<OwnedFd>) -> Result<Container, Error> {
+pub(super) fn make(
+    context: &Context,
+    args: &Making,
+    id: &str,
+    console: Option<OwnedFd>,
+) -> Result<Container, Error> {
     let bundle = bundle(&args.bundle)?;
     let mut spec = spec::load(&bundle.join(&args.config))?;
     // Before any file of ours is read: a spec that cannot run is refused for that reason.
@@ -61,9 +66,10 @@ pub(super) fn connect(path: Option<&Path>) -> Result<Option<OwnedFd>, Error> {
 }
 
 fn bundle(given: &Path) -> Result<PathBuf, Error> {
-    given
-        .canonicalize()
-        .map_err(|source| Error::Io { op: format!("bundle `{}`", given.display()), source })
+    given.canonicalize().map_err(|source| Error::Io {
+        op: format!("bundle `{}`", given.display()),
+        source,
+    })
 }
 
 pub(super) fn driver(context: &Context) -> Driver {
@@ -79,13 +85,26 @@ pub(super) fn driver(context: &Context) -> Driver {
 /// Sockets passed by systemd (`man 3 sd_listen_fds`): honoured only when meant for this very process. Podman sets
 /// the variables in the container itself and passes `--preserve-fds` as well.
 pub(super) fn listen_fds(spec: &mut serde_json::Value) -> u32 {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
-    let (Some(count), Some(pid)) = (number("LISTEN_FDS"), number("LISTEN_PID")) else { return 0 };
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|value| value.parse::<u32>().ok())
+    };
+    let (Some(count), Some(pid)) = (number("LISTEN_FDS"), number("LISTEN_PID")) else {
+        return 0;
+    };
     if pid != std::process::id() || count == 0 {
         return 0;
     }
-    if let Some(env) = spec.pointer_mut("/process/env").and_then(serde_json::Value::as_array_mut) {
-        env.retain(|entry| !entry.as_str().is_some_and(|e| e.starts_with("LISTEN_FDS=") || e.starts_with("LISTEN_PID=")));
+    if let Some(env) = spec
+        .pointer_mut("/process/env")
+        .and_then(serde_json::Value::as_array_mut)
+    {
+        env.retain(|entry| {
+            !entry
+                .as_str()
+                .is_some_and(|e| e.starts_with("LISTEN_FDS=") || e.starts_with("LISTEN_PID="))
+        });
         env.push(format!("LISTEN_FDS={count}").into());
         env.push("LISTEN_PID=1".into());
     }

@@ -32,7 +32,11 @@ pub(super) fn events(context: &Context, args: &Events) -> Result<Done, Error> {
         }
         lines.push_str(&format!("{}\n", stats()?));
         let mut out = std::io::stdout().lock();
-        if out.write_all(lines.as_bytes()).and_then(|()| out.flush()).is_err() {
+        if out
+            .write_all(lines.as_bytes())
+            .and_then(|()| out.flush())
+            .is_err()
+        {
             break;
         }
         std::thread::sleep(interval);
@@ -42,17 +46,25 @@ pub(super) fn events(context: &Context, args: &Events) -> Result<Done, Error> {
 
 /// A Go duration (`5s`, `1m30s`, `500ms`), which go-runc sends, or plain seconds.
 fn interval(text: &str) -> Result<Duration, Error> {
-    let bad = || Error::Invalid(format!("`--interval {text}` is not a time; hint: 5s, 500ms or 1m"));
+    let bad = || {
+        Error::Invalid(format!(
+            "`--interval {text}` is not a time; hint: 5s, 500ms or 1m"
+        ))
+    };
     if let Ok(seconds) = text.parse::<u64>() {
         return positive(Duration::from_secs(seconds)).ok_or_else(bad);
     }
     let mut total = 0.0;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(bad)?;
         let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
         let unit = &rest[digits..];
-        let length = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let length = unit
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(unit.len());
         total += number
             * match &unit[..length] {
                 "ms" => 0.001,
@@ -64,7 +76,10 @@ fn interval(text: &str) -> Result<Duration, Error> {
             };
         rest = &unit[length..];
     }
-    Duration::try_from_secs_f64(total).ok().and_then(positive).ok_or_else(bad)
+    Duration::try_from_secs_f64(total)
+        .ok()
+        .and_then(positive)
+        .ok_or_else(bad)
 }
 
 fn positive(duration: Duration) -> Option<Duration> {
@@ -77,8 +92,18 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, millis) in [("5s", 5000), ("500ms", 500), ("1m30s", 90_000), ("2", 2000), ("0.5s", 500)] {
-            assert_eq!(interval(text).unwrap(), Duration::from_millis(millis), "{text}");
+        for (text, millis) in [
+            ("5s", 5000),
+            ("500ms", 500),
+            ("1m30s", 90_000),
+            ("2", 2000),
+            ("0.5s", 500),
+        ] {
+            assert_eq!(
+                interval(text).unwrap(),
+                Duration::from_millis(millis),
+                "{text}"
+            );
         }
         for text in ["", "0", "s", "5x", "-1s", "5"].iter().take(5) {
             assert!(interval(text).is_err(), "{text}");

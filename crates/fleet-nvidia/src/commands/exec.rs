@@ -19,7 +19,9 @@ pub(super) fn exec(context: &Context, args: &Exec) -> Result<Done, Error> {
     let terminal = spec::flag(&process, "/terminal");
     let ours_to_relay = terminal && args.console_socket.is_none() && !args.detach;
     if terminal && args.detach && args.console_socket.is_none() {
-        return Err(Error::Invalid("a detached process with a terminal needs `--console-socket`".to_owned()));
+        return Err(Error::Invalid(
+            "a detached process with a terminal needs `--console-socket`".to_owned(),
+        ));
     }
     if !terminal {
         // conmon before 2.1.11 sends `--tty` beside a process file; the file decides.
@@ -27,9 +29,16 @@ pub(super) fn exec(context: &Context, args: &Exec) -> Result<Done, Error> {
     }
     let (ours, console) = match ours_to_relay {
         true => foreground::console_pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
-        false => (None, create::connect(args.console_socket.as_deref().filter(|_| terminal))?),
+        false => (
+            None,
+            create::connect(args.console_socket.as_deref().filter(|_| terminal))?,
+        ),
     };
-    let signals = if args.detach { None } else { Some(Signals::hold()?) };
+    let signals = if args.detach {
+        None
+    } else {
+        Some(Signals::hold()?)
+    };
     let mut holder = json!({"process": process});
     let listen = create::listen_fds(&mut holder);
     own_process::clear_environment();
@@ -44,7 +53,9 @@ pub(super) fn exec(context: &Context, args: &Exec) -> Result<Done, Error> {
         sub_cgroup: args.cgroup.clone(),
     };
     let pid = fleet_lifecycle::exec::exec(&container, &request)?;
-    let Some(signals) = signals else { return Ok(Done::Silent) };
+    let Some(signals) = signals else {
+        return Ok(Done::Silent);
+    };
     let relay = ours.as_ref().map(Relay::receive).transpose()?;
     Ok(Done::Code(foreground::wait(pid, signals, relay)?))
 }
@@ -56,7 +67,9 @@ fn process(container: &Container, args: &Exec) -> Result<Value, Error> {
     }
     let mut process = container.spec()?["process"].take();
     if args.args.is_empty() {
-        return Err(Error::Invalid("exec needs a program to run or `--process FILE`".to_owned()));
+        return Err(Error::Invalid(
+            "exec needs a program to run or `--process FILE`".to_owned(),
+        ));
     }
     process["args"] = json!(args.args);
     process["terminal"] = json!(args.tty);
@@ -70,7 +83,13 @@ fn process(container: &Container, args: &Exec) -> Result<Value, Error> {
     if !args.additional_gids.is_empty() {
         process["user"]["additionalGids"] = json!(args.additional_gids);
     }
-    for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+    for set in [
+        "bounding",
+        "effective",
+        "permitted",
+        "inheritable",
+        "ambient",
+    ] {
         if !args.cap.is_empty() {
             if process["capabilities"][set].is_null() {
                 process["capabilities"][set] = json!([]);
@@ -99,9 +118,12 @@ fn append(process: &mut Value, pointer: &str, values: &[String]) {
 }
 
 fn set_user(process: &mut Value, user: &str) -> Result<(), Error> {
-    let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
+    let (uid, gid) = user
+        .split_once(':')
+        .map_or((user, None), |(uid, gid)| (uid, Some(gid)));
     let number = |text: &str| {
-        text.parse::<u32>().map_err(|_| Error::Invalid(format!("`--user {user}` is not UID[:GID] in numbers")))
+        text.parse::<u32>()
+            .map_err(|_| Error::Invalid(format!("`--user {user}` is not UID[:GID] in numbers")))
     };
     process["user"]["uid"] = json!(number(uid)?);
     if let Some(gid) = gid {
@@ -115,5 +137,8 @@ fn from_file(path: &Path) -> Result<Value, Error> {
     if process.is_object() {
         return Ok(process);
     }
-    Err(Error::Invalid(format!("`{}` does not hold a process object", path.display())))
+    Err(Error::Invalid(format!(
+        "`{}` does not hold a process object",
+        path.display()
+    )))
 }

@@ -7,7 +7,9 @@ use fleet_lifecycle::hookpoint;
 
 /// Runs the verb when it is the one asked for; before clap, since it is on every hooked container's way.
 pub(crate) fn intercept(args: &[OsString]) -> Option<ExitCode> {
-    let [_, verb, stage, plan, report] = args else { return None };
+    let [_, verb, stage, plan, report] = args else {
+        return None;
+    };
     if verb != hookpoint::VERB {
         return None;
     }
@@ -16,5 +18,9 @@ pub(crate) fn intercept(args: &[OsString]) -> Option<ExitCode> {
         (Some(stage), Some(plan), Some(report)) => hookpoint::run(stage, plan, report).is_ok(),
         _ => false,
     };
-    Some(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Some(if done {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -13,7 +13,10 @@ pub(super) fn list(context: &Context, args: &List) -> Result<Done, Error> {
         return Ok(Done::Text(ids.iter().map(|id| format!("{id}\n")).collect()));
     }
     // One damaged record must not hide the others.
-    let all: Vec<Container> = ids.iter().filter_map(|id| context.container(id).ok()).collect();
+    let all: Vec<Container> = ids
+        .iter()
+        .filter_map(|id| context.container(id).ok())
+        .collect();
     if args.format == "json" {
         let states: Vec<Value> = all.iter().map(Container::state).collect();
         return Ok(Done::Text(format!("{}\n", Value::Array(states))));
@@ -27,7 +30,14 @@ fn row(container: &Container) -> [String; 6] {
     let record = &container.record;
     let status = container.status().as_str();
     let pid = if status == "stopped" { 0 } else { record.pid };
-    [record.id.clone(), pid.to_string(), status.to_owned(), record.bundle.display().to_string(), record.created.clone(), record.owner.clone()]
+    [
+        record.id.clone(),
+        pid.to_string(),
+        status.to_owned(),
+        record.bundle.display().to_string(),
+        record.created.clone(),
+        record.owner.clone(),
+    ]
 }
 
 fn table(rows: &[[String; 6]]) -> String {
@@ -38,7 +48,11 @@ fn table(rows: &[[String; 6]]) -> String {
         }
     }
     let line = |row: &[String; 6]| {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         format!("{}\n", cells.join("   ").trim_end())
     };
     rows.iter().map(line).collect()
@@ -49,8 +63,14 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let cells = |texts: [&str; 6]| texts.map(str::to_owned);
-        let text = super::table(&[cells(["ID", "PID", "S", "B", "C", "O"]), cells(["long-id", "1", "s", "/b", "t", "root"])]);
-        let at: Vec<_> = text.lines().map(|line| line.find("PID").or_else(|| line.find('1')).unwrap()).collect();
+        let text = super::table(&[
+            cells(["ID", "PID", "S", "B", "C", "O"]),
+            cells(["long-id", "1", "s", "/b", "t", "root"]),
+        ]);
+        let at: Vec<_> = text
+            .lines()
+            .map(|line| line.find("PID").or_else(|| line.find('1')).unwrap())
+            .collect();
         assert_eq!(at[0], at[1]);
     }
 }

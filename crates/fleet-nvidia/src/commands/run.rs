@@ -18,7 +18,10 @@ pub(super) fn run(context: &Context, args: &Run) -> Result<Done, Error> {
     let terminal = wants_terminal(args)? && args.common.console_socket.is_none();
     let (ours, theirs) = match terminal {
         true => foreground::console_pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
-        false => (None, create::connect(args.common.console_socket.as_deref())?),
+        false => (
+            None,
+            create::connect(args.common.console_socket.as_deref())?,
+        ),
     };
     let signals = Signals::hold()?;
     let container = create::make(context, &args.common, &args.id, theirs)?;
@@ -31,7 +34,10 @@ pub(super) fn run(context: &Context, args: &Run) -> Result<Done, Error> {
     Ok(Done::Code(code?))
 }
 
-fn start_or_remove(context: &Context, container: &fleet_lifecycle::record::Container) -> Result<(), Error> {
+fn start_or_remove(
+    context: &Context,
+    container: &fleet_lifecycle::record::Container,
+) -> Result<(), Error> {
     fleet_lifecycle::start::start(container).inspect_err(|_| {
         drop(delete(&context.root, &container.record.id, true));
     })

@@ -24,7 +24,12 @@ pub(super) fn update(context: &Context, args: &Update) -> Result<Done, Error> {
 
 fn from_stdin() -> Result<Value, Error> {
     let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).map_err(|source| Error::Io { op: "read stdin".to_owned(), source })?;
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|source| Error::Io {
+            op: "read stdin".to_owned(),
+            source,
+        })?;
     serde_json::from_str(&text).map_err(|err| Error::Invalid(format!("parse resources: {err}")))
 }
 
@@ -40,14 +45,26 @@ fn from_flags(args: &Update) -> Result<Value, Error> {
     set("cpu", "quota", args.cpu_quota.map(Value::from));
     set("cpu", "burst", args.cpu_burst.map(Value::from));
     set("cpu", "realtimePeriod", args.cpu_rt_period.map(Value::from));
-    set("cpu", "realtimeRuntime", args.cpu_rt_runtime.map(Value::from));
+    set(
+        "cpu",
+        "realtimeRuntime",
+        args.cpu_rt_runtime.map(Value::from),
+    );
     set("cpu", "shares", args.cpu_shares.map(Value::from));
     set("cpu", "idle", args.cpu_idle.map(Value::from));
     set("cpu", "cpus", args.cpuset_cpus.clone().map(Value::from));
     set("cpu", "mems", args.cpuset_mems.clone().map(Value::from));
     set("memory", "limit", bytes("memory", args.memory.as_deref())?);
-    set("memory", "reservation", bytes("memory-reservation", args.memory_reservation.as_deref())?);
-    set("memory", "swap", bytes("memory-swap", args.memory_swap.as_deref())?);
+    set(
+        "memory",
+        "reservation",
+        bytes("memory-reservation", args.memory_reservation.as_deref())?,
+    );
+    set(
+        "memory",
+        "swap",
+        bytes("memory-swap", args.memory_swap.as_deref())?,
+    );
     set("pids", "limit", args.pids_limit.map(Value::from));
     Ok(all)
 }
@@ -55,9 +72,16 @@ fn from_flags(args: &Update) -> Result<Value, Error> {
 /// Bytes with an optional binary suffix, as runc's `--memory 32M`.
 fn bytes(flag: &str, text: Option<&str>) -> Result<Option<Value>, Error> {
     let Some(text) = text else { return Ok(None) };
-    let bad = || Error::Invalid(format!("`--{flag} {text}` is not a number of bytes; hint: 1048576, 1024k, 1M, 1G or -1"));
+    let bad = || {
+        Error::Invalid(format!(
+            "`--{flag} {text}` is not a number of bytes; hint: 1048576, 1024k, 1M, 1G or -1"
+        ))
+    };
     let lower = text.to_ascii_lowercase();
-    let plain = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
+    let plain = lower
+        .strip_suffix("ib")
+        .or_else(|| lower.strip_suffix('b'))
+        .unwrap_or(&lower);
     let (digits, shift) = match plain.char_indices().last() {
         Some((at, 'k')) => (&plain[..at], 10),
         Some((at, 'm')) => (&plain[..at], 20),
@@ -76,8 +100,18 @@ mod tests {
 
     #[test]
     fn byte_sizes() {
-        for (text, want) in [("1048576", 1_048_576_i64), ("1M", 1 << 20), ("2kb", 2048), ("1GiB", 1 << 30), ("-1", -1)] {
-            assert_eq!(bytes("memory", Some(text)).unwrap(), Some(want.into()), "{text}");
+        for (text, want) in [
+            ("1048576", 1_048_576_i64),
+            ("1M", 1 << 20),
+            ("2kb", 2048),
+            ("1GiB", 1 << 30),
+            ("-1", -1),
+        ] {
+            assert_eq!(
+                bytes("memory", Some(text)).unwrap(),
+                Some(want.into()),
+                "{text}"
+            );
         }
         for text in ["", "x", "1x", "9999999999G"] {
             assert!(bytes("memory", Some(text)).is_err(), "{text}");

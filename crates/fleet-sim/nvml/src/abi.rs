@@ -3,7 +3,9 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 
-use nvml_wrapper_sys::bindings::{nvmlMemory_st, nvmlMemory_v2_st, nvmlPciInfo_st, nvmlUtilization_st};
+use nvml_wrapper_sys::bindings::{
+    nvmlMemory_st, nvmlMemory_v2_st, nvmlPciInfo_st, nvmlUtilization_st,
+};
 
 use crate::machine::Gpu;
 use crate::session::{self, Session, code};
@@ -50,7 +52,11 @@ fn handle(index: usize) -> Device {
 }
 
 fn gpu(session: &Session, device: Device) -> Result<&Gpu, u32> {
-    device.addr().checked_sub(1).and_then(|index| session.visible.get(index)).ok_or(code::INVALID_ARGUMENT)
+    device
+        .addr()
+        .checked_sub(1)
+        .and_then(|index| session.visible.get(index))
+        .ok_or(code::INVALID_ARGUMENT)
 }
 
 fn of<T>(device: Device, f: impl FnOnce(&Gpu) -> T) -> Result<T, u32> {
@@ -64,7 +70,9 @@ fn text(given: *const c_char) -> Result<String, u32> {
     }
     // SAFETY: NVML's contract: a non-null string ends in NUL.
     let text = unsafe { CStr::from_ptr(given) };
-    text.to_str().map(str::to_owned).map_err(|_| code::INVALID_ARGUMENT)
+    text.to_str()
+        .map(str::to_owned)
+        .map_err(|_| code::INVALID_ARGUMENT)
 }
 
 macro_rules! export {
@@ -166,14 +174,27 @@ fn mib(n: u64) -> c_ulonglong {
     n.saturating_mul(1024 * 1024)
 }
 
-fn find(session: &Session, wanted: Result<String, u32>, field: impl Fn(&Gpu) -> &String) -> Result<Device, u32> {
+fn find(
+    session: &Session,
+    wanted: Result<String, u32>,
+    field: impl Fn(&Gpu) -> &String,
+) -> Result<Device, u32> {
     let wanted = wanted?;
-    session.visible.iter().position(|gpu| field(gpu).eq_ignore_ascii_case(&wanted)).map(handle).ok_or(code::NOT_FOUND)
+    session
+        .visible
+        .iter()
+        .position(|gpu| field(gpu).eq_ignore_ascii_case(&wanted))
+        .map(handle)
+        .ok_or(code::NOT_FOUND)
 }
 
 /// `0000:17:00.0` as NVML's struct; the long form has an eight-digit domain.
 fn pci(gpu: &Gpu) -> nvmlPciInfo_st {
-    let parts: Vec<u32> = gpu.bus_id.split([':', '.']).map(|part| u32::from_str_radix(part, 16).unwrap_or(0)).collect();
+    let parts: Vec<u32> = gpu
+        .bus_id
+        .split([':', '.'])
+        .map(|part| u32::from_str_radix(part, 16).unwrap_or(0))
+        .collect();
     let part = |n: usize| parts.get(n).copied().unwrap_or(0);
     let mut info = nvmlPciInfo_st {
         busIdLegacy: [0; 16],
@@ -184,7 +205,13 @@ fn pci(gpu: &Gpu) -> nvmlPciInfo_st {
         pciSubSystemId: 0x16c1_10de,
         busId: [0; 32],
     };
-    let long = format!("{:08X}:{:02X}:{:02X}.{:X}", part(0), part(1), part(2), part(3));
+    let long = format!(
+        "{:08X}:{:02X}:{:02X}.{:X}",
+        part(0),
+        part(1),
+        part(2),
+        part(3)
+    );
     fill(&mut info.busId, &long);
     fill(&mut info.busIdLegacy, &long[4..]);
     info

@@ -50,7 +50,10 @@ impl Machine {
 
     /// CUDA version as NVML's integer: 12.4 is 12040.
     pub(crate) fn cuda_number(&self) -> i32 {
-        let mut parts = self.cuda_version.split('.').map(|part| part.parse::<i32>().unwrap_or(0));
+        let mut parts = self
+            .cuda_version
+            .split('.')
+            .map(|part| part.parse::<i32>().unwrap_or(0));
         parts.next().unwrap_or(0) * 1000 + parts.next().unwrap_or(0) * 10
     }
 }

@@ -35,30 +35,52 @@ fn dev() -> String {
 
 fn open(node: &str) -> std::io::Result<()> {
     let path = format!("{}/{node}", dev());
-    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path).map(drop)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open(path)
+        .map(drop)
 }
 
 /// Opens the control node, then every GPU's; a GPU whose node is absent or denied is not there.
 pub(crate) fn init() -> u32 {
-    let Ok(mut session) = SESSION.lock() else { return code::UNKNOWN };
+    let Ok(mut session) = SESSION.lock() else {
+        return code::UNKNOWN;
+    };
     if let Some(session) = session.as_mut() {
         session.users += 1;
         return code::SUCCESS;
     }
-    let Some(machine) = Machine::load() else { return code::DRIVER_NOT_LOADED };
+    let Some(machine) = Machine::load() else {
+        return code::DRIVER_NOT_LOADED;
+    };
     match open("nvidiactl") {
         Ok(()) => {}
-        Err(err) if matches!(err.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => return code::NO_PERMISSION,
+        Err(err) if matches!(err.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
+            return code::NO_PERMISSION;
+        }
         Err(_) => return code::DRIVER_NOT_LOADED,
     }
-    let mut visible: Vec<Gpu> = machine.gpus.iter().filter(|gpu| open(&format!("nvidia{}", gpu.minor)).is_ok()).cloned().collect();
+    let mut visible: Vec<Gpu> = machine
+        .gpus
+        .iter()
+        .filter(|gpu| open(&format!("nvidia{}", gpu.minor)).is_ok())
+        .cloned()
+        .collect();
     visible.sort_by_key(|gpu| gpu.minor);
-    *session = Some(Session { machine, visible, users: 1 });
+    *session = Some(Session {
+        machine,
+        visible,
+        users: 1,
+    });
     code::SUCCESS
 }
 
 pub(crate) fn shutdown() -> u32 {
-    let Ok(mut session) = SESSION.lock() else { return code::UNKNOWN };
+    let Ok(mut session) = SESSION.lock() else {
+        return code::UNKNOWN;
+    };
     match session.as_mut() {
         None => return code::UNINITIALIZED,
         Some(open) if open.users > 1 => open.users -= 1,

@@ -54,20 +54,41 @@ fn run(verb: Verb) -> Result<(), SimError> {
     match verb {
         Verb::Describe { machine } => {
             let machine = Machine::load(&machine)?;
-            let text = serde_json::to_string_pretty(&machine).map_err(|err| SimError::Machine { name: "description".to_owned(), why: err.to_string() })?;
+            let text = serde_json::to_string_pretty(&machine).map_err(|err| SimError::Machine {
+                name: "description".to_owned(),
+                why: err.to_string(),
+            })?;
             let _ = writeln!(std::io::stdout(), "{text}");
         }
-        Verb::Create { machine, root, programs, cdi } => {
-            let failed = |path: &PathBuf| { let path = path.clone(); move |source| SimError::Io { path, source } };
+        Verb::Create {
+            machine,
+            root,
+            programs,
+            cdi,
+        } => {
+            let failed = |path: &PathBuf| {
+                let path = path.clone();
+                move |source| SimError::Io { path, source }
+            };
             std::fs::create_dir_all(&root).map_err(failed(&root))?;
             let root = root.canonicalize().map_err(failed(&root))?;
-            let beside = || std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from)).unwrap_or_default();
-            let built = create(Machine::load(&machine)?, &root, &programs.unwrap_or_else(beside))?;
+            let beside = || {
+                std::env::current_exe()
+                    .ok()
+                    .and_then(|exe| exe.parent().map(PathBuf::from))
+                    .unwrap_or_default()
+            };
+            let built = create(
+                Machine::load(&machine)?,
+                &root,
+                &programs.unwrap_or_else(beside),
+            )?;
             if let Some(file) = cdi {
                 if let Some(dir) = file.parent() {
                     std::fs::create_dir_all(dir).map_err(failed(&file))?;
                 }
-                std::fs::write(&file, cdi_spec(&built, &root.display().to_string())).map_err(failed(&file))?;
+                std::fs::write(&file, cdi_spec(&built, &root.display().to_string()))
+                    .map_err(failed(&file))?;
             }
         }
     }

@@ -15,7 +15,10 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let mut out = String::new();
-    let code = match Nvml::builder().lib_path("libnvidia-ml.so.1".as_ref()).init() {
+    let code = match Nvml::builder()
+        .lib_path("libnvidia-ml.so.1".as_ref())
+        .init()
+    {
         Ok(nvml) => answer(&nvml, &args, &mut out),
         Err(err) => {
             out = refusal(&err);
@@ -44,7 +47,9 @@ fn exit_code(err: &NvmlError) -> u8 {
 }
 
 fn answer(nvml: &Nvml, args: &[String], out: &mut String) -> u8 {
-    let devices: Vec<Device<'_>> = (0..nvml.device_count().unwrap_or(0)).filter_map(|n| nvml.device_by_index(n).ok()).collect();
+    let devices: Vec<Device<'_>> = (0..nvml.device_count().unwrap_or(0))
+        .filter_map(|n| nvml.device_by_index(n).ok())
+        .collect();
     if devices.is_empty() {
         out.push_str("No devices were found\n");
         return 6;
@@ -55,7 +60,10 @@ fn answer(nvml: &Nvml, args: &[String], out: &mut String) -> u8 {
         ([], _) => table(nvml, &devices, out),
         (["-L" | "--list-gpus"], _) => list(&devices, out),
         (_, Some(fields)) => {
-            let format = args.iter().find_map(|arg| arg.strip_prefix("--format=")).unwrap_or("csv");
+            let format = args
+                .iter()
+                .find_map(|arg| arg.strip_prefix("--format="))
+                .unwrap_or("csv");
             csv(nvml, &devices, fields, format, out)
         }
         _ => {
@@ -74,7 +82,12 @@ fn answer(nvml: &Nvml, args: &[String], out: &mut String) -> u8 {
 
 fn list(devices: &[Device<'_>], out: &mut String) -> Result<(), NvmlError> {
     for device in devices {
-        out.push_str(&format!("GPU {}: {} (UUID: {})\n", device.index()?, device.name()?, device.uuid()?));
+        out.push_str(&format!(
+            "GPU {}: {} (UUID: {})\n",
+            device.index()?,
+            device.name()?,
+            device.uuid()?
+        ));
     }
     Ok(())
 }
@@ -90,7 +103,9 @@ fn table(nvml: &Nvml, devices: &[Device<'_>], out: &mut String) -> Result<(), Nv
     let line = "+-----------------------------------------------------------------------------------------+\n";
     let rule = "|-----------------------------------------+------------------------+----------------------+\n";
     out.push_str(line);
-    out.push_str(&format!("| NVIDIA-SMI {driver:<22} Driver Version: {driver:<14} CUDA Version: {cuda:<9}|\n"));
+    out.push_str(&format!(
+        "| NVIDIA-SMI {driver:<22} Driver Version: {driver:<14} CUDA Version: {cuda:<9}|\n"
+    ));
     out.push_str(rule);
     out.push_str("| GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |\n");
     out.push_str("| Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |\n");
@@ -99,12 +114,20 @@ fn table(nvml: &Nvml, devices: &[Device<'_>], out: &mut String) -> Result<(), Nv
         let (index, name, memory) = (device.index()?, device.name()?, device.memory_info()?);
         let bus = device.pci_info()?.bus_id;
         let watts = |milliwatts: u32| milliwatts / 1000;
-        let power = format!("{}W / {}W", watts(device.power_usage()?), watts(device.enforced_power_limit()?));
+        let power = format!(
+            "{}W / {}W",
+            watts(device.power_usage()?),
+            watts(device.enforced_power_limit()?)
+        );
         let used = format!("{}MiB / {}MiB", mib(memory.used), mib(memory.total));
         let load = format!("{}%", device.utilization_rates()?.gpu);
-        out.push_str(&format!("| {index:>3}  {name:<27}    Off | {bus:>16} Off |                    0 |\n"));
+        out.push_str(&format!(
+            "| {index:>3}  {name:<27}    Off | {bus:>16} Off |                    0 |\n"
+        ));
         let heat = format!("{}C", device.temperature(TemperatureSensor::Gpu)?);
-        out.push_str(&format!("| N/A  {heat:>4}    P0   {power:>20} | {used:>22} | {load:>7}      Default |\n"));
+        out.push_str(&format!(
+            "| N/A  {heat:>4}    P0   {power:>20} | {used:>22} | {load:>7}      Default |\n"
+        ));
         out.push_str("+-----------------------------------------+------------------------+----------------------+\n");
     }
     out.push_str("\n+-----------------------------------------------------------------------------------------+\n");
@@ -114,7 +137,13 @@ fn table(nvml: &Nvml, devices: &[Device<'_>], out: &mut String) -> Result<(), Nv
     Ok(())
 }
 
-fn csv(nvml: &Nvml, devices: &[Device<'_>], fields: &str, format: &str, out: &mut String) -> Result<(), NvmlError> {
+fn csv(
+    nvml: &Nvml,
+    devices: &[Device<'_>],
+    fields: &str,
+    format: &str,
+    out: &mut String,
+) -> Result<(), NvmlError> {
     let plain = format.split(',').any(|word| word == "nounits");
     let fields: Vec<&str> = fields.split(',').map(str::trim).collect();
     let unit = |field: &str| match field {
@@ -122,18 +151,30 @@ fn csv(nvml: &Nvml, devices: &[Device<'_>], fields: &str, format: &str, out: &mu
         _ => "",
     };
     if !format.split(',').any(|word| word == "noheader") {
-        let names: Vec<String> = fields.iter().map(|field| format!("{field}{}", unit(field))).collect();
+        let names: Vec<String> = fields
+            .iter()
+            .map(|field| format!("{field}{}", unit(field)))
+            .collect();
         out.push_str(&format!("{}\n", names.join(", ")));
     }
     for device in devices {
-        let values = fields.iter().map(|field| value(nvml, device, field, plain)).collect::<Result<Vec<_>, _>>()?;
+        let values = fields
+            .iter()
+            .map(|field| value(nvml, device, field, plain))
+            .collect::<Result<Vec<_>, _>>()?;
         out.push_str(&format!("{}\n", values.join(", ")));
     }
     Ok(())
 }
 
 fn value(nvml: &Nvml, device: &Device<'_>, field: &str, plain: bool) -> Result<String, NvmlError> {
-    let size = |bytes: u64| if plain { mib(bytes).to_string() } else { format!("{} MiB", mib(bytes)) };
+    let size = |bytes: u64| {
+        if plain {
+            mib(bytes).to_string()
+        } else {
+            format!("{} MiB", mib(bytes))
+        }
+    };
     Ok(match field {
         "index" => device.index()?.to_string(),
         "name" | "gpu_name" => device.name()?,
