@@ -2,6 +2,7 @@
 //!
 //! `make bench` runs it inside `tests/isolate`. Wall times drift on shared machines, so the runtimes take turns and
 //! medians and ratios are printed; nothing here passes or fails.
+#![allow(clippy::expect_used, clippy::print_stdout)]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -71,8 +72,7 @@ fn main() {
         }
     }
     println!(
-        "{} rounds, runtimes in turn; milliseconds, median (minimum); ratio = fleet-nvidia / peer, by medians\n",
-        rounds
+        "{rounds} rounds, runtimes in turn; milliseconds, median (minimum); ratio = fleet-nvidia / peer, by medians\n"
     );
     println!(
         "| what | {} | ratios |",

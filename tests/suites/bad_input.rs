@@ -1,5 +1,10 @@
 //! Bad input: a clear error, the right exit code, and nothing left behind.
-#![allow(missing_docs, clippy::expect_used, clippy::print_stdout)]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::type_complexity
+)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

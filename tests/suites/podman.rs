@@ -397,7 +397,11 @@ fn options_of_daily_use() {
         "terminal"
     );
     assert_eq!(
-        sh(&["--ulimit", "nofile=100:200", "--ulimit", "nproc=1024:4096"], "ulimit -n").ok(),
+        sh(
+            &["--ulimit", "nofile=100:200", "--ulimit", "nproc=1024:4096"],
+            "ulimit -n"
+        )
+        .ok(),
         "100\n"
     );
     assert_eq!(

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::plan::{Change, Edit, Origin, Plan};
+use crate::plan::{Change, DeviceEdit, Edit, HookEdit, MountEdit, Origin, Plan, Stage};
 use crate::request::Refusal;
+use crate::spec;
 
 /// Version of the JSON form. It grows when a field changes its meaning or goes, not when one is added.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -103,28 +104,12 @@ fn place(origin: &Origin) -> String {
 fn describe(change: &Change) -> (&'static str, String) {
     match change {
         Change::Env { name, value } => ("env", format!("{name}={value}")),
-        Change::Device(device) => {
-            let from = from(&device.host_path, &device.path);
-            let access = device.access.as_deref().unwrap_or("no rule");
-            let numbers = format!("{} {}:{}", device.kind, device.major, device.minor);
-            (
-                "device",
-                format!("{}{from} {numbers} {access}", device.path),
-            )
+        Change::Device(device) => ("device", node(device)),
+        Change::Mount(edit) => ("mount", mount(edit)),
+        Change::Hook { stage, hook } => {
+            let HookEdit { path, timeout, .. } = hook;
+            ("hook", format!("{stage} {path} (at most {timeout} s)"))
         }
-        Change::Mount(mount) => {
-            let from = from(&mount.host_path, &mount.container_path);
-            (
-                "mount",
-                format!("{}{from} {}", mount.container_path, mount.options.join(","))
-                    .trim_end()
-                    .to_owned(),
-            )
-        }
-        Change::Hook { stage, hook } => (
-            "hook",
-            format!("{stage} {} (at most {} s)", hook.path, hook.timeout),
-        ),
         Change::Rootfs(edit) => ("rootfs", rootfs(edit)),
         Change::NetDevice {
             host_interface_name,
@@ -132,19 +117,37 @@ fn describe(change: &Change) -> (&'static str, String) {
         } => ("net", format!("{name} from {host_interface_name}")),
         Change::IntelRdt { rdt } => ("rdt", rdt.to_string()),
         Change::AdditionalGid { gid } => ("group", gid.to_string()),
-        Change::RemoveHook { stage, hook } => {
-            let path = hook.get("path").and_then(Value::as_str).unwrap_or_default();
-            let args = hook
-                .get("args")
-                .and_then(Value::as_array)
-                .map_or(&[][..], Vec::as_slice);
-            let name = args.get(1).and_then(Value::as_str).unwrap_or_default();
-            (
-                "remove",
-                format!("{stage} {path} {name}").trim_end().to_owned(),
-            )
-        }
+        Change::RemoveHook { stage, hook } => ("remove", removed(*stage, hook)),
     }
+}
+
+fn node(device: &DeviceEdit) -> String {
+    let DeviceEdit {
+        path,
+        kind,
+        major,
+        minor,
+        ..
+    } = device;
+    let from = from(&device.host_path, path);
+    let access = device.access.as_deref().unwrap_or("no rule");
+    format!("{path}{from} {kind} {major}:{minor} {access}")
+}
+
+fn mount(edit: &MountEdit) -> String {
+    let from = from(&edit.host_path, &edit.container_path);
+    let text = format!("{}{from} {}", edit.container_path, edit.options.join(","));
+    text.trim_end().to_owned()
+}
+
+/// The program and its first argument, by which NVIDIA's hooks differ.
+fn removed(stage: Stage, hook: &Value) -> String {
+    let name = hook
+        .pointer("/args/1")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let text = format!("{stage} {} {name}", spec::text(hook, "path"));
+    text.trim_end().to_owned()
 }
 
 fn from(host: &str, container: &str) -> String {

@@ -190,29 +190,17 @@ impl Plan {
         owner: &device::Owner,
     ) -> Result<(), PlanError> {
         let edits = &sourced.edits;
-        for entry in &edits.env {
-            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-            self.push(
-                context,
-                Change::Env {
-                    name: name.to_owned(),
-                    value: value.to_owned(),
-                },
-            );
-        }
+        edits
+            .env
+            .iter()
+            .for_each(|entry| self.push(context, env(entry)));
         for node in &edits.device_nodes {
             self.push(context, Change::Device(device::fill(node, owner, context)?));
         }
-        for net in &edits.net_devices {
-            let (host_interface_name, name) = (net.host_interface_name.clone(), net.name.clone());
-            self.push(
-                context,
-                Change::NetDevice {
-                    host_interface_name,
-                    name,
-                },
-            );
-        }
+        edits
+            .net_devices
+            .iter()
+            .for_each(|device| self.push(context, net(device)));
         for mount in &edits.mounts {
             self.push(context, Change::Mount(mount::check(mount, context)?));
         }
@@ -321,6 +309,22 @@ impl<'a> Context<'a> {
         format!(
             "; hint: the CDI spec is out of date ({driver}), make it anew: nvidia-ctk cdi generate --output={file}"
         )
+    }
+}
+
+/// `NAME=VALUE`, as a spec that was read always has it.
+fn env(entry: &str) -> Change {
+    let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+    Change::Env {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    }
+}
+
+fn net(device: &fleet_cdi::NetDevice) -> Change {
+    Change::NetDevice {
+        host_interface_name: device.host_interface_name.clone(),
+        name: device.name.clone(),
     }
 }
 

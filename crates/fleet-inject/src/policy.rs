@@ -1,6 +1,7 @@
 //! What an operator lets a container ask for, and how its hooks are run.
 
 mod file;
+mod print;
 
 use std::path::PathBuf;
 
@@ -159,7 +160,7 @@ impl Policy {
     /// The settings as text of a configuration file, all of them stated.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        file::print(self)
+        print::print(self)
     }
 
     /// Whether an unprivileged container may ask by environment; `by_cri` tells who made the container.

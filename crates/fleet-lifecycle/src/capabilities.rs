@@ -81,12 +81,14 @@ pub enum CapabilityError {
         source: io::Error,
     },
     /// The result is not what was asked for.
-    #[error("capabilities read back differ from the spec: have {have:?}, want {want:?}")]
+    #[error("{set} capabilities are {have:#x} after they were set to {want:#x}")]
     Mismatch {
-        /// Sets now.
-        have: CapabilitySets,
-        /// Sets of the spec.
-        want: CapabilitySets,
+        /// Which set.
+        set: &'static str,
+        /// Bits now.
+        have: u64,
+        /// Bits of the spec.
+        want: u64,
     },
 }
 
@@ -109,14 +111,6 @@ impl Sets {
         unknown.dedup();
         sets.unknown = unknown;
         Ok(sets)
-    }
-
-    fn process_sets(&self) -> CapabilitySets {
-        CapabilitySets {
-            effective: self.effective,
-            permitted: self.permitted,
-            inheritable: self.inheritable,
-        }
     }
 }
 
@@ -147,9 +141,17 @@ fn bits(
     Ok(all)
 }
 
-/// Capability numbers that this kernel knows.
-fn known() -> impl Iterator<Item = u32> {
-    (0..64).take_while(|number| tail::bounding_has(*number).is_ok())
+/// Bits of the capabilities that this kernel knows, and of those in the bounding set (`PR_CAPBSET_READ`).
+fn bounding_now() -> (u64, u64) {
+    (0..64)
+        .map_while(|number| Some((1_u64 << number, tail::bounding_has(number).ok()?)))
+        .fold((0, 0), |(known, bounding), (bit, has)| {
+            (known | bit, bounding | if has { bit } else { 0 })
+        })
+}
+
+fn numbers(bits: u64) -> impl Iterator<Item = u32> {
+    (0..64).filter(move |number| bits & (1 << number) != 0)
 }
 
 /// Limits what any later `execve` can gain. Needs `CAP_SETPCAP`, so it comes before the user changes.
@@ -157,12 +159,21 @@ fn known() -> impl Iterator<Item = u32> {
 /// # Errors
 /// As `PR_CAPBSET_DROP`.
 pub fn drop_bounding(sets: &Sets) -> io::Result<()> {
-    for number in known() {
-        if sets.bounding & (1 << number) == 0 && tail::bounding_has(number)? {
-            tail::bounding_drop(number)?;
-        }
-    }
-    Ok(())
+    let (_, bounding) = bounding_now();
+    numbers(bounding & !sets.bounding).try_for_each(tail::bounding_drop)
+}
+
+/// Makes effective what the program will have effective, of what is permitted now: files are then reached, and
+/// programs found, with the rights under which they will be opened and executed.
+///
+/// # Errors
+/// As `man 2 capset`.
+pub fn preview(sets: &Sets) -> io::Result<()> {
+    let have = tail::capabilities()?;
+    tail::set_capabilities(CapabilitySets {
+        effective: have.permitted & sets.effective,
+        ..have
+    })
 }
 
 /// Makes every permitted capability effective again: the change to a user other than root took that away.
@@ -177,30 +188,45 @@ pub fn raise_effective() -> io::Result<()> {
     })
 }
 
-/// Sets effective, permitted, inheritable and ambient, and reads them back.
+/// Sets effective, permitted, inheritable and ambient, and reads all five sets back.
 ///
 /// # Errors
 /// The step that was refused, or a mismatch.
 pub fn apply(sets: &Sets) -> Result<(), CapabilityError> {
     let refused = |step: &'static str| move |source| CapabilityError::Refused { step, source };
-    let kernel = known().fold(0, |bits, number| bits | (1_u64 << number));
-    let want = sets.process_sets();
+    let (known, bounding) = bounding_now();
     let want = CapabilitySets {
-        effective: want.effective & kernel,
-        permitted: want.permitted & kernel,
-        inheritable: want.inheritable & kernel,
+        effective: sets.effective & known,
+        permitted: sets.permitted & known,
+        inheritable: sets.inheritable & known,
     };
+    // One call for all: step by step, valid combinations would be refused.
     tail::set_capabilities(want).map_err(refused("set capabilities"))?;
     tail::ambient_clear().map_err(refused("clear ambient capabilities"))?;
-    for number in known().filter(|number| sets.ambient & (1 << number) != 0) {
-        // One that is not permitted and inheritable cannot be ambient; the peers go on, too.
-        drop(tail::ambient_raise(number));
+    for number in numbers(sets.ambient & known) {
+        match tail::ambient_raise(number) {
+            // One that is not permitted and inheritable cannot be ambient; the peers go on without it, too.
+            Err(err) if matches!(err.raw_os_error(), Some(libc::EPERM | libc::EINVAL)) => {}
+            raised => raised.map_err(refused("raise ambient capabilities"))?,
+        }
     }
     let have = tail::capabilities().map_err(refused("read capabilities"))?;
+    same("effective", have.effective, want.effective)?;
+    same("permitted", have.permitted, want.permitted)?;
+    same("inheritable", have.inheritable, want.inheritable)?;
+    // These two may be smaller, never larger: the runtime itself may have less than the spec grants.
+    let ambient = numbers(known)
+        .filter(|number| tail::ambient_has(*number).unwrap_or(true))
+        .fold(0, |bits, number| bits | (1_u64 << number));
+    same("ambient", ambient, ambient & sets.ambient)?;
+    same("bounding", bounding, bounding & sets.bounding)
+}
+
+fn same(set: &'static str, have: u64, want: u64) -> Result<(), CapabilityError> {
     if have == want {
         Ok(())
     } else {
-        Err(CapabilityError::Mismatch { have, want })
+        Err(CapabilityError::Mismatch { set, have, want })
     }
 }
 
@@ -234,6 +260,94 @@ mod tests {
     fn own_sets_can_be_read() {
         let have = tail::capabilities().unwrap();
         assert_eq!(have.effective & !have.permitted, 0);
-        assert!(known().count() >= 38);
+        let (known, bounding) = bounding_now();
+        assert!(known.count_ones() >= 38 && known.trailing_ones() == known.count_ones());
+        assert_eq!(bounding & !known, 0);
+    }
+    /// Capabilities belong to a thread: each case gets one, and the test goes on with what it had.
+    fn on_a_thread(case: impl FnOnce() + Send + 'static) {
+        const SETPCAP: u64 = 1 << 8;
+        if tail::capabilities().unwrap().effective & SETPCAP == 0 {
+            println!("SKIP: capabilities cannot be dropped without CAP_SETPCAP");
+            return;
+        }
+        std::thread::spawn(case).join().unwrap();
+    }
+
+    fn status(name: &str) -> u64 {
+        let all = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let mask = all.lines().find_map(|l| l.strip_prefix(name)).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap()
+    }
+
+    #[test]
+    fn sets_are_what_the_spec_says() {
+        let chown = 1;
+        let kill = 1 << 5;
+        for (spec, want) in [
+            (json!({}), [0, 0, 0, 0, 0]),
+            (
+                // Less permitted than was effective, and ambient: refused when done step by step (L6).
+                json!({"bounding": ["CAP_CHOWN", "CAP_KILL"], "permitted": ["CAP_CHOWN", "CAP_KILL"],
+                       "inheritable": ["CAP_KILL"], "effective": ["CAP_CHOWN"], "ambient": ["CAP_KILL"]}),
+                [chown | kill, chown | kill, chown, kill, kill],
+            ),
+            (
+                // Ambient without inheritable cannot be had.
+                json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"], "ambient": ["CAP_KILL"]}),
+                [kill, kill, kill, 0, 0],
+            ),
+        ] {
+            on_a_thread(move || {
+                let sets = Sets::from_spec(Some(&spec)).unwrap();
+                drop_bounding(&sets).unwrap();
+                apply(&sets).unwrap();
+                let have = ["CapBnd:", "CapPrm:", "CapEff:", "CapInh:", "CapAmb:"].map(status);
+                assert_eq!(have, want, "{spec}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_bounding_set_that_was_not_dropped_is_found() {
+        on_a_thread(|| {
+            let err = apply(&Sets::default()).unwrap_err().to_string();
+            assert!(err.starts_with("bounding capabilities are 0x"), "{err}");
+        });
+    }
+
+    #[test]
+    fn what_is_not_permitted_is_refused() {
+        on_a_thread(|| {
+            let kill = json!({"permitted": ["CAP_KILL"], "bounding": []});
+            drop_bounding(&Sets::default()).unwrap();
+            apply(&Sets::default()).unwrap();
+            let err = apply(&Sets::from_spec(Some(&kill)).unwrap())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                err.starts_with("set capabilities: Operation not permitted"),
+                "{err}"
+            );
+        });
+    }
+
+    #[test]
+    fn preview_and_raise_touch_the_effective_set_alone() {
+        on_a_thread(|| {
+            let before = tail::capabilities().unwrap();
+            let sets = Sets::from_spec(Some(&json!({"effective": ["CAP_KILL"]}))).unwrap();
+            preview(&sets).unwrap();
+            let now = tail::capabilities().unwrap();
+            assert_eq!(
+                now,
+                CapabilitySets {
+                    effective: 1 << 5,
+                    ..before
+                }
+            );
+            raise_effective().unwrap();
+            assert_eq!(tail::capabilities().unwrap().effective, before.permitted);
+        });
     }
 }

@@ -16,6 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
 use crate::sys::process::adopt;
+use crate::sys::tail::{attribute_names, attribute_value, set_attribute};
 
 /// Deepest nesting followed, far above what images have.
 const MAX_DEPTH: usize = 64;
@@ -39,8 +40,9 @@ pub enum CopyError {
     TooDeep,
 }
 
-/// Copies the content of `source` into `target`, with modes, owners, times and links; the attributes of `target`
-/// itself are left alone.
+/// Copies the content of `source` into `target`, with modes, owners, times, extended attributes and links; the
+/// attributes of `target` itself are left alone. Files with several names become several files. Devices and sockets
+/// are left out.
 ///
 /// # Errors
 /// [`CopyError`] with the file.
@@ -118,7 +120,11 @@ fn copy_entry(
         // Sockets mean nothing without their owner, and the image grants no devices.
         _ => return Ok(()),
     }
-    dress(to, name, &stat, kind, mode).map_err(failed)
+    dress(to, name, &stat, kind, mode).map_err(failed)?;
+    if matches!(kind, SFlag::S_IFREG | SFlag::S_IFDIR) {
+        copy_attributes(from, to, name, kind);
+    }
+    set_times(to, name, &stat).map_err(failed)
 }
 
 fn open(dir: i32, name: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
@@ -145,7 +151,7 @@ fn copy_file(from: i32, to: i32, name: &CStr, left: &mut u64, limit: u64) -> Res
     let fd = openat(Some(to), name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
         .map_err(|e| failed(e.into()))?;
     let mut target = adopt(fd);
-    let mut bounded = io::Read::take(&mut source, *left + 1);
+    let mut bounded = io::Read::take(&mut source, left.saturating_add(1));
     let copied = io::copy(&mut bounded, &mut target).map_err(failed)?;
     *left = left.checked_sub(copied).ok_or(CopyError::TooLarge(limit))?;
     Ok(())
@@ -183,6 +189,28 @@ fn dress(dir: i32, name: &CStr, stat: &FileStat, kind: SFlag, mode: Mode) -> nix
             nix::sys::stat::FchmodatFlags::FollowSymlink,
         )?;
     }
+    Ok(())
+}
+
+/// Extended attributes, after the owner, whose change takes file capabilities away. Best effort: what a file system
+/// or a user namespace does not take was not there for its users, either.
+fn copy_attributes(from: i32, to: i32, name: &CStr, kind: SFlag) {
+    let flags = if kind == SFlag::S_IFDIR {
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY
+    } else {
+        OFlag::O_RDONLY | OFlag::O_NONBLOCK
+    };
+    let (Ok(source), Ok(target)) = (open(from, name, flags), open(to, name, flags)) else {
+        return;
+    };
+    for attribute in attribute_names(source.as_fd()).unwrap_or_default() {
+        if let Ok(value) = attribute_value(source.as_fd(), &attribute) {
+            let _ = set_attribute(target.as_fd(), &attribute, &value);
+        }
+    }
+}
+
+fn set_times(dir: i32, name: &CStr, stat: &FileStat) -> nix::Result<()> {
     let (read, write) = (
         TimeSpec::new(stat.st_atime, stat.st_atime_nsec),
         TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec),
@@ -251,6 +279,94 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(err.contains("more than 100 bytes"), "{err}");
+        fs::remove_dir_all(base).unwrap();
+    }
+    #[test]
+    fn what_is_no_file_and_what_has_attributes() {
+        let (base, from, to) = dirs("kinds");
+        nix::unistd::mkfifo(&base.join("from/fifo"), Mode::from_bits_truncate(0o640)).unwrap();
+        fs::set_permissions(base.join("from/fifo"), fs::Permissions::from_mode(0o642)).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(base.join("from/socket")).unwrap());
+        symlink("nowhere", base.join("from/dangling")).unwrap();
+        fs::write(base.join("from/file"), "").unwrap();
+        fs::set_permissions(base.join("from/file"), fs::Permissions::from_mode(0o400)).unwrap();
+        let marked = File::open(base.join("from/sub")).unwrap();
+        let marks = set_attribute(marked.as_fd(), c"user.mark", b"a\0b").is_ok();
+        copy_tree(from.as_fd(), to.as_fd(), u64::MAX).unwrap();
+        let meta = |path: &str| fs::symlink_metadata(base.join("to").join(path));
+        assert_eq!(meta("fifo").unwrap().mode(), libc::S_IFIFO | 0o642);
+        assert!(meta("socket").is_err());
+        assert_eq!(
+            fs::read_link(base.join("to/dangling")).unwrap(),
+            PathBuf::from("nowhere")
+        );
+        assert_eq!(meta("file").unwrap().mode() & 0o7777, 0o400);
+        if marks {
+            let copy = File::open(base.join("to/sub")).unwrap();
+            assert_eq!(
+                attribute_value(copy.as_fd(), c"user.mark").unwrap(),
+                b"a\0b"
+            );
+        } else {
+            println!("SKIP: no user attributes in the temporary directory");
+        }
+        let times = |dir: &str| {
+            fs::metadata(base.join(dir).join("sub"))
+                .unwrap()
+                .mtime_nsec()
+        };
+        assert_eq!(times("to"), times("from"), "a directory keeps its time");
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn owners_and_file_capabilities() {
+        let (base, from, to) = dirs("owner");
+        let path = base.join("from/file");
+        fs::write(&path, "").unwrap();
+        let file = File::open(&path).unwrap();
+        // `struct vfs_cap_data`, version 2: CAP_NET_RAW permitted.
+        let capability = [
+            0, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        if std::os::unix::fs::chown(&path, Some(12), Some(34)).is_err()
+            || set_attribute(file.as_fd(), c"security.capability", &capability).is_err()
+        {
+            println!("SKIP: owners and file capabilities need root");
+        } else {
+            copy_tree(from.as_fd(), to.as_fd(), 100).unwrap();
+            let copy = File::open(base.join("to/file")).unwrap();
+            let meta = copy.metadata().unwrap();
+            assert_eq!((meta.uid(), meta.gid()), (12, 34));
+            let value = attribute_value(copy.as_fd(), c"security.capability").unwrap();
+            assert_eq!(value, capability);
+        }
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn too_deep_is_refused() {
+        let (base, from, to) = dirs("deep");
+        let deepest = (0..=MAX_DEPTH).fold(base.join("from"), |path, _| path.join("d"));
+        fs::create_dir_all(deepest).unwrap();
+        let err = copy_tree(from.as_fd(), to.as_fd(), 100)
+            .unwrap_err()
+            .to_string();
+        assert!(err.contains("nested directories"), "{err}");
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named_and_not_followed() {
+        let (base, from, to) = dirs("way");
+        fs::write(base.join("from/name"), "new").unwrap();
+        fs::write(base.join("victim"), "old").unwrap();
+        symlink(base.join("victim"), base.join("to/name")).unwrap();
+        let err = copy_tree(from.as_fd(), to.as_fd(), 100)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(err, "copy `name`: File exists");
+        assert_eq!(fs::read_to_string(base.join("victim")).unwrap(), "old");
         fs::remove_dir_all(base).unwrap();
     }
 }

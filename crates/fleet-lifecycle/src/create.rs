@@ -299,7 +299,7 @@ fn enter(
     Ok(namespace)
 }
 
-fn namespaces_mut<'a>(view: &'a mut Value) -> Option<&'a mut Vec<Value>> {
+fn namespaces_mut(view: &mut Value) -> Option<&mut Vec<Value>> {
     view.pointer_mut("/linux/namespaces")
         .and_then(Value::as_array_mut)
 }

@@ -78,10 +78,7 @@ fn end(container: &Container) {
         drop(process.wait_exit(Some(PATIENCE)));
         // When it is our own child, nobody else reaps it.
         let pid = nix::unistd::Pid::from_raw(container.record.pid);
-        drop(nix::sys::wait::waitpid(
-            pid,
-            Some(nix::sys::wait::WaitPidFlag::WNOHANG),
-        ));
+        let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
     }
 }
 

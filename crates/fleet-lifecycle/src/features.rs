@@ -48,7 +48,7 @@ const CAPABILITIES: [&str; 41] = [
     "CAP_WAKE_ALARM",
 ];
 
-const MOUNT_OPTIONS: [&str; 51] = [
+const MOUNT_OPTIONS: [&str; 59] = [
     "async",
     "atime",
     "bind",
@@ -84,7 +84,9 @@ const MOUNT_OPTIONS: [&str; 51] = [
     "rnodiratime",
     "rnoexec",
     "rnorelatime",
+    "rnostrictatime",
     "rnosuid",
+    "rnosymfollow",
     "ro",
     "rprivate",
     "rrelatime",
@@ -94,12 +96,18 @@ const MOUNT_OPTIONS: [&str; 51] = [
     "rslave",
     "rstrictatime",
     "rsuid",
+    "rsymfollow",
+    "runbindable",
     "rw",
     "shared",
+    "silent",
     "slave",
     "strictatime",
     "suid",
+    "symfollow",
+    "sync",
     "tmpcopyup",
+    "unbindable",
 ];
 
 /// The document.
@@ -164,5 +172,57 @@ mod tests {
                 .unwrap()
                 .contains(&json!("user"))
         );
+    }
+    #[test]
+    fn what_it_names_is_taken() {
+        let doc = features();
+        let words = |pointer: &str| -> Vec<String> {
+            let list = doc.pointer(pointer).unwrap().as_array().unwrap();
+            list.iter()
+                .map(|w| w.as_str().unwrap().to_owned())
+                .collect()
+        };
+        for pointer in [
+            "/mountOptions",
+            "/linux/capabilities",
+            "/linux/seccomp/archs",
+            "/linux/seccomp/actions",
+        ] {
+            let list = words(pointer);
+            assert!(
+                list.is_sorted() && list.windows(2).all(|w| w[0] != w[1]),
+                "{pointer}"
+            );
+        }
+        let all = json!({"bounding": words("/linux/capabilities")});
+        let sets = crate::capabilities::Sets::from_spec(Some(&all)).unwrap();
+        assert!(sets.unknown.is_empty(), "{:?}", sets.unknown);
+        for action in words("/linux/seccomp/actions") {
+            let profile = json!({"defaultAction": action, "flags": doc["linux"]["seccomp"]["supportedFlags"]});
+            crate::seccomp::load(&profile, None).unwrap();
+        }
+        for operator in words("/linux/seccomp/operators") {
+            let args = json!([{"index": 0, "value": 1, "op": operator}]);
+            let rule = json!({"names": ["getpgid"], "action": "SCMP_ACT_LOG", "args": args});
+            crate::seccomp::load(
+                &json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}),
+                None,
+            )
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_it_does_not_do() {
+        let doc = features();
+        let options = doc["mountOptions"].as_array().unwrap();
+        assert!(!options.iter().any(|o| o == "idmap" || o == "ridmap"));
+        assert!(
+            !doc["linux"]["seccomp"]
+                .to_string()
+                .contains("SCMP_ACT_NOTIFY")
+        );
+        assert_eq!(doc["linux"]["intelRdt"]["enabled"], false);
+        assert_eq!(doc["linux"]["cgroup"]["systemd"], false);
     }
 }

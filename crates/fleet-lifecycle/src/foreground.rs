@@ -66,7 +66,7 @@ impl Relay {
         if let Some(before) = &saved {
             let mut raw = before.clone();
             cfmakeraw(&mut raw);
-            drop(tcsetattr(io::stdin(), SetArg::TCSANOW, &raw));
+            let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &raw);
         }
         let relay = Self { master, saved };
         relay.resize();
@@ -84,7 +84,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         if let Some(before) = &self.saved {
-            drop(tcsetattr(io::stdin(), SetArg::TCSANOW, before));
+            let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, before);
         }
     }
 }

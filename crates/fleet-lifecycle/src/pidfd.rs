@@ -16,6 +16,8 @@ pub struct PidFd(OwnedFd);
 impl PidFd {
     /// Opens the process that has `pid` now; compare [`start_time`] afterwards to know that it is the one meant.
     ///
+    /// There is no way around kernels without the call (before Linux 5.3): the mounts need Linux 5.12.
+    ///
     /// # Errors
     /// `ESRCH` when there is none.
     pub fn open(pid: i32) -> io::Result<Self> {
@@ -62,7 +64,7 @@ impl AsFd for PidFd {
 /// # Errors
 /// When there is no such process.
 pub fn start_time(pid: i32) -> io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stat = read(pid)?;
     parse(&stat)
         .map(|(_, ticks)| ticks)
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
@@ -71,10 +73,15 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
 /// Whether the process with `pid` is the one started at `ticks`, and not a zombie.
 #[must_use]
 pub fn is_same(pid: i32, ticks: u64) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+    let Ok(stat) = read(pid) else {
         return false;
     };
     parse(&stat).is_some_and(|(state, started)| started == ticks && !matches!(state, 'Z' | 'X'))
+}
+
+/// A process names itself as it likes, so the text need not be UTF-8.
+fn read(pid: i32) -> io::Result<String> {
+    fs::read(format!("/proc/{pid}/stat")).map(|stat| String::from_utf8_lossy(&stat).into_owned())
 }
 
 /// State letter and start time; the name in parentheses may hold anything, so fields count from the last `)`.
@@ -111,5 +118,26 @@ mod tests {
         assert!(fd.wait_exit(Some(Duration::from_secs(10))).unwrap());
         assert!(!is_same(pid, started), "a zombie is not alive");
         child.wait().unwrap();
+    }
+    #[test]
+    fn a_name_that_is_no_text_hides_nobody() {
+        let tick = |name: &std::ffi::CStr| {
+            crate::sys::process::set_name(name);
+            let tid = nix::unistd::gettid().as_raw();
+            let started = start_time(tid).unwrap();
+            assert!(is_same(tid, started));
+            started
+        };
+        std::thread::spawn(move || assert_eq!(tick(c"plain"), tick(c"\xff\xfe) Z 1")))
+            .join()
+            .unwrap();
+    }
+
+    #[test]
+    fn nobody_is_an_error() {
+        assert!(start_time(i32::MAX).is_err() && !is_same(i32::MAX, 0));
+        let err = PidFd::open(i32::MAX).unwrap_err();
+        assert_eq!(err.raw_os_error(), Some(libc::ESRCH));
+        assert!(PidFd::open(-1).is_err());
     }
 }

@@ -87,14 +87,14 @@ fn usable(path: &Path, name: &str) -> Result<PathBuf, ProgramError> {
 /// Replaces this process; order and duplicates of the environment are kept. Returns only the cause of a failure.
 #[must_use]
 pub fn exec(path: &Path, args: &[String], env: &[String]) -> io::Error {
-    let strings = |list: &[String]| -> Vec<CString> {
-        list.iter()
-            .filter_map(|s| CString::new(s.as_str()).ok())
-            .collect()
+    let strings = |list: &[String]| -> Result<Vec<CString>, std::ffi::NulError> {
+        list.iter().map(|s| CString::new(s.as_str())).collect()
     };
-    match CString::new(path.as_os_str().as_bytes()) {
-        Ok(path) => tail::exec(&path, &strings(args), &strings(env)),
-        Err(_) => io::Error::from_raw_os_error(libc::EINVAL),
+    let path = CString::new(path.as_os_str().as_bytes());
+    match (path, strings(args), strings(env)) {
+        (Ok(path), Ok(args), Ok(env)) => tail::exec(&path, &args, &env),
+        // A string that ends early would be another string.
+        _ => io::Error::from_raw_os_error(libc::EINVAL),
     }
 }
 
@@ -132,5 +132,68 @@ mod tests {
         assert!(directory.contains("is a directory") && directory.contains("permission denied"));
         assert!(message("/etc/passwd", "/bin").contains("permission denied"));
         assert!(message("", "/bin").contains("not found"));
+    }
+    #[test]
+    fn the_first_usable_entry_of_path_wins() {
+        let base = std::env::temp_dir().join(format!("fleet-program-{}", std::process::id()));
+        for (dir, mode) in [("plain", 0o644), ("good", 0o755), ("later", 0o755)] {
+            fs::create_dir_all(base.join(dir)).unwrap();
+            fs::write(base.join(dir).join("tool"), "#!/bin/sh\n").unwrap();
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(base.join(dir).join("tool"), mode).unwrap();
+        }
+        fs::create_dir_all(base.join("directory/tool")).unwrap();
+        let path = |dirs: &[&str]| -> String {
+            let dirs: Vec<String> = dirs
+                .iter()
+                .map(|d| base.join(d).display().to_string())
+                .collect();
+            format!("PATH={}", dirs.join(":"))
+        };
+        let all = path(&["none", "directory", "plain", "good", "later"]);
+        assert_eq!(resolve("tool", &[all]).unwrap(), base.join("good/tool"));
+        let twice = [path(&["good"]), path(&["later"])];
+        assert_eq!(
+            resolve("tool", &twice).unwrap(),
+            base.join("good/tool"),
+            "the first PATH"
+        );
+        let err = resolve("tool", &[path(&["none", "plain"])])
+            .unwrap_err()
+            .to_string();
+        assert_eq!(err, "open executable: `tool`: permission denied");
+        let err = resolve("tool", &[path(&["directory"])])
+            .unwrap_err()
+            .to_string();
+        assert!(err.contains("not found in $PATH: No such file"), "{err}");
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn strings_with_nul_are_not_cut_short() {
+        let list = |s: &str| vec![s.to_owned()];
+        for (path, args, env) in [
+            ("/bin/tr\0ue", list("true"), list("A=b")),
+            ("/bin/true", list("tr\0ue"), list("A=b")),
+            ("/bin/true", list("true"), list("A=\0b")),
+        ] {
+            let err = exec(Path::new(path), &args, &env);
+            assert_eq!(err.raw_os_error(), Some(libc::EINVAL));
+        }
+    }
+
+    #[test]
+    fn environment_keeps_order_and_duplicates() {
+        if crate::signal::alone::alone(module_path!(), "environment_keeps_order_and_duplicates") {
+            let script =
+                r#"[ "$(tr '\0' ' ' < /proc/$$/environ)" = 'B=1 A=2 B=3 ' ] && echo "1 passed""#;
+            let args = ["sh", "-c", script].map(str::to_owned);
+            let err = exec(
+                Path::new("/bin/sh"),
+                &args,
+                &["B=1", "A=2", "B=3"].map(str::to_owned),
+            );
+            panic!("{err}");
+        }
     }
 }

@@ -31,6 +31,9 @@ pub enum LimitError {
     /// Not a limit of Linux, or one without numbers.
     #[error("`process.rlimits` has the unusable entry {0}")]
     Invalid(String),
+    /// Two entries of one type, which the spec forbids.
+    #[error("`process.rlimits` has {0} twice")]
+    Twice(String),
     /// The kernel refused it.
     #[error("set {name} to soft {soft}, hard {hard}: {}{}", crate::error::errno_text(.source), hint(.source))]
     Refused {
@@ -67,6 +70,9 @@ pub fn apply(limits: &[Value]) -> Result<(), LimitError> {
             .ok_or_else(invalid)?;
         let soft = limit["soft"].as_u64().ok_or_else(invalid)?;
         let hard = limit["hard"].as_u64().ok_or_else(invalid)?;
+        if limits.iter().filter(|other| other["type"] == name).count() > 1 {
+            return Err(LimitError::Twice(name.to_owned()));
+        }
         set_limit(*resource, soft, hard).map_err(|source| LimitError::Refused {
             name: name.to_owned(),
             soft,
@@ -88,10 +94,14 @@ mod tests {
         for bad in [
             json!({"type": "RLIMIT_MOON", "soft": 1, "hard": 1}),
             json!({"type": "RLIMIT_CORE", "soft": -1, "hard": 1}),
+            json!({"type": "RLIMIT_CORE", "soft": 1}),
             json!({}),
         ] {
-            assert!(apply(&[bad.clone()]).is_err(), "{bad}");
+            assert!(apply(std::slice::from_ref(&bad)).is_err(), "{bad}");
         }
+        let core = json!({"type": "RLIMIT_CORE", "soft": 0, "hard": 0});
+        let err = apply(&[core.clone(), core]).unwrap_err().to_string();
+        assert_eq!(err, "`process.rlimits` has RLIMIT_CORE twice");
         apply(&[]).unwrap();
     }
 
@@ -102,6 +112,33 @@ mod tests {
             .to_string();
         assert!(
             err.contains("RLIMIT_CORE") && err.contains("Invalid argument"),
+            "{err}"
+        );
+    }
+    #[test]
+    fn limits_are_those_of_the_process() {
+        if !crate::signal::alone::alone(module_path!(), "limits_are_those_of_the_process") {
+            return;
+        }
+        let line = |name: &str| -> Vec<String> {
+            let all = std::fs::read_to_string("/proc/self/limits").unwrap();
+            let line = all.lines().find_map(|l| l.strip_prefix(name)).unwrap();
+            line.split_whitespace().take(2).map(str::to_owned).collect()
+        };
+        apply(&[
+            json!({"type": "RLIMIT_CORE", "soft": 1, "hard": 4096}),
+            json!({"type": "RLIMIT_STACK", "soft": 1 << 20, "hard": 1 << 30}),
+            json!({"type": "RLIMIT_LOCKS", "soft": 5, "hard": u64::from(u32::MAX)}),
+        ])
+        .unwrap();
+        assert_eq!(line("Max core file size"), ["1", "4096"]);
+        assert_eq!(line("Max stack size"), ["1048576", "1073741824"]);
+        assert_eq!(line("Max file locks"), ["5", "4294967295"]);
+        crate::sys::tail::set_capabilities(crate::sys::tail::CapabilitySets::default()).unwrap();
+        let more = json!({"type": "RLIMIT_CORE", "soft": 1, "hard": u64::MAX});
+        let err = apply(&[more]).unwrap_err().to_string();
+        assert!(
+            err.contains("RLIMIT_CORE") && err.contains("CAP_SYS_RESOURCE"),
             "{err}"
         );
     }

@@ -76,3 +76,152 @@ fn uses_notify(profile: &Value) -> bool {
 pub fn install(filter: &Filter) -> io::Result<()> {
     tail::install_filter(&filter.bpf, filter.flags)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::{Duration, Instant};
+
+    use nix::errno::Errno;
+    use nix::sys::utsname::uname;
+    use nix::unistd::{Pid, getpgid};
+    use serde_json::json;
+
+    use super::*;
+
+    /// A filter belongs to a thread: each case gets one.
+    fn under(filter: Filter, case: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(move || {
+            crate::sys::process::set_no_new_privileges().unwrap();
+            install(&filter).unwrap();
+            case();
+        })
+        .join()
+        .unwrap();
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("fleet-seccomp-{name}-{}", std::process::id()))
+    }
+
+    /// The default profile of containers-common, made into what an engine puts into a spec.
+    fn engine_profile() -> Option<Value> {
+        let text = std::fs::read_to_string("/usr/share/containers/seccomp.json").ok()?;
+        let given: Value = serde_json::from_str(&text).unwrap();
+        let plain = |rule: &&Value| {
+            let conditional = |key: &str| rule[key].as_object().is_some_and(|o| !o.is_empty());
+            !conditional("includes") && !conditional("excludes")
+        };
+        let rules = given["syscalls"].as_array().unwrap().iter().filter(plain);
+        Some(json!({
+            "defaultAction": given["defaultAction"],
+            "defaultErrnoRet": given["defaultErrnoRet"],
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "syscalls": rules.cloned().collect::<Vec<_>>(),
+        }))
+    }
+
+    #[test]
+    fn an_installed_filter_answers_as_the_profile_says() {
+        let compare = |op: &str, value: u64, two: u64| json!({"index": 0, "value": value, "valueTwo": two, "op": op});
+        let rule = |name: &str, errno: Value, args: Value| json!({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": args});
+        let profile = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "flags": [],
+            "syscalls": [
+                rule("uname", json!(null), json!([])),
+                rule("no_such_call", json!(1), json!([])),
+                // Two comparisons of one argument: either of them.
+                rule("getpgid", json!(16), json!([compare("SCMP_CMP_EQ", 70_001, 0), compare("SCMP_CMP_EQ", 70_002, 0)])),
+                rule("getpgid", json!(17), json!([compare("SCMP_CMP_MASKED_EQ", 0xff_0000, 0x7f_0000)])),
+            ],
+        });
+        let filter = load(&profile, None).unwrap().unwrap();
+        under(filter, || {
+            assert_eq!(uname().err(), Some(Errno::EPERM), "errno that none names");
+            for (pid, want) in [
+                (70_001, Some(Errno::EBUSY)),
+                (70_002, Some(Errno::EBUSY)),
+                (0x7f_1234, Some(Errno::EEXIST)),
+                (0, None),
+            ] {
+                assert_eq!(getpgid(Some(Pid::from_raw(pid))).err(), want, "{pid}");
+            }
+        });
+        assert!(uname().is_ok(), "other threads go on");
+    }
+
+    #[test]
+    fn a_program_that_is_none_is_refused() {
+        let allow = load(&json!({"defaultAction": "SCMP_ACT_ALLOW"}), None).unwrap();
+        under(allow.unwrap(), || {
+            for bpf in [vec![], vec![0; 7], vec![0xff; 8]] {
+                let err = install(&Filter { bpf, flags: 0 }).unwrap_err();
+                assert_eq!(err.raw_os_error(), Some(libc::EINVAL));
+            }
+        });
+    }
+
+    #[test]
+    fn the_second_load_is_the_first_ones_file() {
+        let dir = scratch("load");
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["uname"], "action": "SCMP_ACT_ERRNO"}]});
+        let compiled = load(&profile, Some(&dir)).unwrap();
+        let files = || std::fs::read_dir(&dir).unwrap().count();
+        assert_eq!(files(), 1, "no temporary file stays");
+        // What the cache says is taken: another program under this profile's key comes back.
+        let other = Filter {
+            bpf: vec![6, 0, 0, 0, 0, 0, 0xff, 0x7f],
+            flags: 0,
+        };
+        cache::write(&dir, &cache::key(&profile), &other);
+        assert_eq!(load(&profile, Some(&dir)).unwrap(), Some(other));
+        std::fs::remove_dir_all(&dir).unwrap();
+        std::fs::write(&dir, "in the way").unwrap();
+        assert_eq!(
+            load(&profile, Some(&dir)).unwrap(),
+            compiled,
+            "a cache that cannot be is no error"
+        );
+        std::fs::remove_file(&dir).unwrap();
+    }
+
+    #[test]
+    fn an_engines_default_profile_can_be_lived_under() {
+        let Some(profile) = engine_profile() else {
+            println!("SKIP: /usr/share/containers/seccomp.json is not there");
+            return;
+        };
+        let filter = load(&profile, None).unwrap().unwrap();
+        assert_eq!(filter.flags, 4, "SPEC_ALLOW when no flags are given");
+        under(filter, || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            assert!(status.contains("Seccomp:\t2"), "{status}");
+        });
+    }
+
+    #[test]
+    #[ignore = "a measurement; run with --ignored --nocapture"]
+    fn compiling_against_the_cache() {
+        let profile = engine_profile().unwrap();
+        let dir = scratch("time");
+        let median = |directory: Option<&Path>| -> Duration {
+            let mut times: Vec<Duration> = (0..51)
+                .map(|_| {
+                    let begin = Instant::now();
+                    load(&profile, directory).unwrap();
+                    begin.elapsed()
+                })
+                .collect();
+            times.sort();
+            times[times.len() / 2]
+        };
+        let size = load(&profile, Some(&dir)).unwrap().unwrap().bpf.len();
+        println!(
+            "{size} bytes, compiled {:?}, cached {:?}",
+            median(None),
+            median(Some(&dir))
+        );
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

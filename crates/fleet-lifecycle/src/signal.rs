@@ -59,7 +59,9 @@ pub struct UnknownSignal(String);
 /// [`UnknownSignal`].
 pub fn parse(text: &str) -> Result<i32, UnknownSignal> {
     let unknown = || UnknownSignal(text.chars().take(32).collect());
-    if let Ok(number) = text.parse::<i32>() {
+    if let Ok(number) = text.parse::<i32>()
+        && !text.starts_with('+')
+    {
         return if (0..=MAX).contains(&number) {
             Ok(number)
         } else {
@@ -94,6 +96,36 @@ pub fn reset_all() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
+/// Tests that change the whole process run in one of their own: the test program starts itself once more.
+#[cfg(test)]
+pub(crate) mod alone {
+    const MARK: &str = "FLEET_TEST_ALONE";
+
+    /// True in the process of its own, where the caller does its test; otherwise starts that process, behind a
+    /// shell that ignores some signals, and wants the test to pass there.
+    pub(crate) fn alone(module: &str, test: &str) -> bool {
+        if std::env::var_os(MARK).is_some_and(|name| name == test) {
+            return true;
+        }
+        let (_, module) = module.split_once("::").unwrap();
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", "trap '' HUP PIPE USR1; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("{module}::{test}"), "--nocapture"])
+            .env(MARK, test)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{}: {said}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        false
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,15 +149,55 @@ mod tests {
             ("0", 0),
             ("64", 64),
             ("CLD", 17),
+            ("SIGPOLL", 29),
+            ("SIGIOT", 6),
+            ("sigrtmin+0", 34),
+            ("SIGRTMAX-30", 34),
             ("poll", 29),
         ];
         for (text, want) in cases {
             assert_eq!(parse(text).unwrap(), want, "{text}");
         }
         for text in [
-            "", "SIG", "65", "-1", "RTMIN+31", "RTMAX-31", "TERMX", "9 ", "RTMIN+x",
+            "",
+            "SIG",
+            "65",
+            "-1",
+            "RTMIN+31",
+            "RTMAX-31",
+            "TERMX",
+            "9 ",
+            "RTMIN+x",
+            "+9",
+            "SIGSIGTERM",
+            "RTMIN+-1",
+            "99999999999999999999",
+            "\u{131}NT",
         ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
+    }
+    #[test]
+    fn nothing_stays_ignored_or_blocked() {
+        if !alone::alone(module_path!(), "nothing_stays_ignored_or_blocked") {
+            return;
+        }
+        let masks = || -> Vec<u64> {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            ["SigBlk:", "SigIgn:", "SigCgt:"]
+                .iter()
+                .map(|name| status.lines().find_map(|l| l.strip_prefix(name)).unwrap())
+                .map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap())
+                .collect()
+        };
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None).unwrap();
+        let before = masks();
+        assert!(before[0] != 0, "blocked");
+        assert!(
+            before[1] & 1 << (libc::SIGHUP - 1) != 0,
+            "ignored by whoever started us"
+        );
+        reset_all().unwrap();
+        assert_eq!(masks(), [0, 0, 0]);
     }
 }

@@ -155,8 +155,10 @@ fn check_version(spec: &Value) -> Result<()> {
     )))
 }
 
-/// Field, and whether a value has the wanted type, with the word for it.
-const TYPES: [(&str, fn(&Value) -> bool, &str); 20] = [
+/// Field, whether a value has the wanted type, and the word for it.
+type TypeRule = (&'static str, fn(&Value) -> bool, &'static str);
+
+const TYPES: [TypeRule; 20] = [
     ("/root", Value::is_object, "an object"),
     ("/root/path", Value::is_string, "a string"),
     ("/root/readonly", Value::is_boolean, "a boolean"),

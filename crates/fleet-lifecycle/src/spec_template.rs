@@ -60,9 +60,6 @@ fn make_rootless(spec: &mut Value) {
         "mode=0620"
     ]);
     spec["mounts"][5] = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
-    if let Some(mounts) = spec["mounts"].as_array_mut() {
-        mounts.truncate(6);
-    }
     spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}, {"type": "user"}]);
     spec["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
     spec["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": gid, "size": 1}]);
@@ -80,5 +77,70 @@ mod tests {
             crate::spec::check(&spec).unwrap();
             assert_eq!(spec["process"]["terminal"], true);
         }
+    }
+    /// Scripts edit the template by position and key, so these are runc's.
+    #[test]
+    fn keys_and_order_are_runcs() {
+        let keys = |value: &serde_json::Value| -> Vec<String> {
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        let spec = super::spec(false);
+        assert_eq!(
+            keys(&spec),
+            [
+                "ociVersion",
+                "process",
+                "root",
+                "hostname",
+                "mounts",
+                "linux"
+            ]
+        );
+        assert_eq!(
+            keys(&spec["process"]),
+            [
+                "terminal",
+                "user",
+                "args",
+                "env",
+                "cwd",
+                "capabilities",
+                "rlimits",
+                "noNewPrivileges"
+            ]
+        );
+        let mounts = |rootless| -> Vec<String> {
+            let spec = super::spec(rootless);
+            let all = spec["mounts"].as_array().unwrap().iter();
+            all.map(|m| m["destination"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let want = [
+            "/proc",
+            "/dev",
+            "/dev/pts",
+            "/dev/shm",
+            "/dev/mqueue",
+            "/sys",
+            "/sys/fs/cgroup",
+        ];
+        assert_eq!(mounts(false), want);
+        assert_eq!(mounts(true), want);
+    }
+
+    #[test]
+    fn rootless_needs_nothing_of_root() {
+        let spec = super::spec(true);
+        let text = spec.to_string();
+        assert!(
+            !text.contains("gid=") && !text.contains("\"network\""),
+            "{text}"
+        );
+        assert!(spec["linux"].get("resources").is_none());
+        assert_eq!(
+            spec["linux"]["uidMappings"][0]["hostID"],
+            nix::unistd::geteuid().as_raw()
+        );
+        assert_eq!(spec["mounts"][5]["type"], "none");
     }
 }

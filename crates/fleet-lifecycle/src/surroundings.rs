@@ -15,7 +15,7 @@ use crate::error::{Context, Result};
 
 /// The namespaces and directory to return to.
 #[derive(Debug)]
-pub struct Surroundings {
+pub(crate) struct Surroundings {
     mounts: Option<(OwnedFd, OwnedFd)>,
     joined: Vec<(OwnedFd, CloneFlags)>,
 }
@@ -37,12 +37,12 @@ const CONTROLLERS: [&str; 12] = [
 ];
 
 /// The path handed to the library while the cgroup file system is hidden.
-pub const HIDDEN_CGROUP: &str = "/hidden";
+pub(crate) const HIDDEN_CGROUP: &str = "/hidden";
 
 impl Surroundings {
     /// Nothing changed yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             mounts: None,
             joined: Vec::new(),
@@ -57,7 +57,7 @@ impl Surroundings {
     ///
     /// # Errors
     /// The step that failed.
-    pub fn hide_cgroups(&mut self) -> Result<()> {
+    pub(crate) fn hide_cgroups(&mut self) -> Result<()> {
         let here = File::open("/proc/self/ns/mnt").op(|| "open the mount namespace")?;
         let directory = File::open(".").op(|| "open the working directory")?;
         unshare(CloneFlags::CLONE_NEWNS).op(|| "make a private mount namespace")?;
@@ -102,7 +102,7 @@ impl Surroundings {
     ///
     /// # Errors
     /// The path, when it cannot be opened or joined.
-    pub fn join(&mut self, path: &str, kind: CloneFlags, own: &str) -> Result<()> {
+    pub(crate) fn join(&mut self, path: &str, kind: CloneFlags, own: &str) -> Result<()> {
         let target = File::open(path).op(|| format!("open namespace `{path}`"))?;
         let back = File::open(format!("/proc/self/ns/{own}"))
             .op(|| format!("open own {own} namespace"))?;
@@ -115,7 +115,7 @@ impl Surroundings {
     ///
     /// # Errors
     /// The namespace that could not be re-entered.
-    pub fn restore(&mut self) -> Result<()> {
+    pub(crate) fn restore(&mut self) -> Result<()> {
         for (back, kind) in self.joined.drain(..).rev() {
             setns(back.as_fd(), kind).op(|| "return to the own namespace")?;
         }
@@ -152,7 +152,7 @@ fn v1_mount_point(line: &str) -> Option<String> {
 
 /// Whether `/sys/fs/cgroup` is a cgroup2 file system.
 #[must_use]
-pub fn unified() -> bool {
+pub(crate) fn unified() -> bool {
     nix::sys::statfs::statfs("/sys/fs/cgroup")
         .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC)
 }

@@ -21,7 +21,7 @@ use crate::sys::process;
 ///
 /// # Errors
 /// The step that failed.
-pub fn create(full: &Value) -> Result<OwnedFd> {
+pub(crate) fn create(full: &Value) -> Result<OwnedFd> {
     let (wait, go) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).op(|| "pipe")?;
     let (ready, tell) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).op(|| "pipe")?;
     let child = match process::fork().op(|| "fork")? {
@@ -34,7 +34,7 @@ pub fn create(full: &Value) -> Result<OwnedFd> {
     drop((wait, tell));
     let mapped = map(full, child.as_raw(), ready);
     drop(go);
-    drop(waitpid(child, None));
+    let _ = waitpid(child, None);
     mapped
 }
 

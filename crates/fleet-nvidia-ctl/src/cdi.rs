@@ -37,6 +37,8 @@ fn registry(cli: &Cli) -> Result<Registry, CtlError> {
     Ok(host.registry(&fleet_host::spec_dirs(&file.policy, &env)))
 }
 
+type Found<'a> = (&'a QualifiedName, &'a LoadedSpec);
+
 fn list(
     registry: &Registry,
     as_json: bool,
@@ -44,7 +46,7 @@ fn list(
     remarks: &mut dyn Write,
 ) -> Result<Verdict, CtlError> {
     let devices = registry.devices();
-    let found: Vec<_> = devices
+    let found: Vec<Found<'_>> = devices
         .iter()
         .filter_map(|name| Some((name, registry.spec_of(name)?)))
         .collect();
@@ -54,15 +56,42 @@ fn list(
             .map(|(name, loaded)| entry(name, loaded))
             .collect();
         let errors: Vec<_> = registry.errors().iter().map(ToString::to_string).collect();
-        write_json(
-            out,
-            &json!({ "schemaVersion": SCHEMA_VERSION, "devices": entries, "errors": errors }),
-        )?;
+        let document =
+            json!({ "schemaVersion": SCHEMA_VERSION, "devices": entries, "errors": errors });
+        write_json(out, &document)?;
         return Ok(Verdict::Fine);
     }
-    let width = devices
+    write_lines(&found, out)?;
+    for err in registry.errors() {
+        writeln!(remarks, "fleet-nvidia-ctl: {err}")?;
+    }
+    if found.is_empty() {
+        writeln!(
+            remarks,
+            "fleet-nvidia-ctl: there is no CDI device in {}",
+            directories(registry)
+        )?;
+    }
+    Ok(Verdict::Fine)
+}
+
+fn directories(registry: &Registry) -> String {
+    let dirs: Vec<_> = registry
+        .dirs()
         .iter()
-        .map(|name| name.to_string().len())
+        .map(|dir| dir.display().to_string())
+        .collect();
+    if dirs.is_empty() {
+        "any CDI directory".to_owned()
+    } else {
+        dirs.join(", ")
+    }
+}
+
+fn write_lines(found: &[Found<'_>], out: &mut dyn Write) -> Result<(), CtlError> {
+    let width = found
+        .iter()
+        .map(|(name, _)| name.to_string().len())
         .max()
         .unwrap_or(0);
     for (name, loaded) in found {
@@ -73,10 +102,7 @@ fn list(
             loaded.path.display()
         )?;
     }
-    for err in registry.errors() {
-        writeln!(remarks, "fleet-nvidia-ctl: {err}")?;
-    }
-    Ok(Verdict::Fine)
+    Ok(())
 }
 
 fn entry(name: &QualifiedName, loaded: &LoadedSpec) -> Value {

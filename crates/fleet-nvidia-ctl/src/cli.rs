@@ -9,7 +9,6 @@ use fleet_host::{Env, HostRoot};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    about,
     after_help = "Exit status: 0 done, 1 failed or faults were found, 2 wrong arguments."
 )]
 pub(crate) struct Cli {

@@ -69,11 +69,6 @@ impl Log {
         self.record(1, "warning", message);
     }
 
-    /// A decision.
-    pub(crate) fn debug(&self, message: &str) {
-        self.record(3, "debug", message);
-    }
-
     fn record(&self, number: u8, level: &str, message: &str) {
         if self.verbosity < number {
             return;

@@ -75,7 +75,7 @@ struct Note {
 /// An ELF note: sizes of owner and description, type, owner, description, each padded to four bytes.
 fn describe(bytes: &[u8]) -> Option<Note> {
     let size = |at: usize| {
-        Some(usize::try_from(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?)).ok()?)
+        usize::try_from(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?)).ok()
     };
     let (owner, description) = (size(0)?, size(4)?);
     let start = 12 + owner.checked_next_multiple_of(4)?;

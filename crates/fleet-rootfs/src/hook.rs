@@ -257,7 +257,7 @@ mod tests {
                 "fleet-nvidia hook create-symlinks --link a::/b",
             ),
         ] {
-            assert_eq!(native_of(path, line), [link.clone()], "{line}");
+            assert_eq!(native_of(path, line), std::slice::from_ref(&link), "{line}");
         }
     }
 

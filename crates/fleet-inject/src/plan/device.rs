@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Context, PlanError};
-use crate::host::{DeviceStat, io_cause};
+use crate::host::{DeviceStat, HostProbe, io_cause};
 
 /// A device node in the container, complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +37,26 @@ pub struct DeviceEdit {
 }
 
 impl DeviceEdit {
+    /// Reads what is not stated from the host.
+    fn complete(&mut self, probe: &dyn HostProbe) -> Result<(), String> {
+        let is_complete = !self.kind.is_empty() && (self.major != 0 || self.kind == "p");
+        let stat = match probe.lstat_device(&self.host_path) {
+            Ok(stat) => stat,
+            // As the Go library: what is stated in full needs no node on the host.
+            Err(_) if is_complete => return Ok(()),
+            Err(err) => return Err(io_cause(&err)),
+        };
+        compare(&self.kind, self.major, self.minor, &stat)?;
+        if self.kind.is_empty() {
+            self.kind = stat.kind.letter().to_owned();
+        }
+        if self.major == 0 && self.kind != "p" {
+            (self.major, self.minor) = (stat.major.into(), stat.minor.into());
+        }
+        self.file_mode.get_or_insert(stat.mode & 0o777);
+        Ok(())
+    }
+
     /// The entry of `linux.devices`.
     #[must_use]
     pub fn node_json(&self) -> Value {
@@ -99,55 +119,38 @@ pub(super) fn fill(
     owner: &Owner,
     context: &Context<'_>,
 ) -> Result<DeviceEdit, PlanError> {
-    let host_path = node
-        .host_path
-        .as_deref()
-        .filter(|path| !path.is_empty())
-        .unwrap_or(&node.path);
-    let failed = |cause: String| PlanError::Device {
-        path: host_path.to_owned(),
-        of: context.of.clone(),
-        cause,
-        hint: context.hint(),
-    };
-    let mut kind = node.device_type.clone().unwrap_or_default();
-    let (mut major, mut minor) = (node.major.unwrap_or(0), node.minor.unwrap_or(0));
-    let complete = !kind.is_empty() && (major != 0 || kind == "p");
-    let stat = match context.probe.lstat_device(host_path) {
-        Ok(stat) => Some(stat),
-        // As the Go library: what is stated in full needs no node on the host.
-        Err(_) if complete => None,
-        Err(err) => return Err(failed(io_cause(&err))),
-    };
-    if let Some(stat) = &stat {
-        compare(&kind, major, minor, stat).map_err(failed)?;
-        if kind.is_empty() {
-            kind = stat.kind.letter().to_owned();
-        }
-        if major == 0 && kind != "p" {
-            (major, minor) = (i64::from(stat.major), i64::from(stat.minor));
-        }
-    }
-    Ok(DeviceEdit {
+    let stated = node.host_path.as_deref().filter(|path| !path.is_empty());
+    let mut device = DeviceEdit {
         path: node.path.clone(),
-        host_path: host_path.to_owned(),
-        access: access(&kind, node.permissions.as_deref().unwrap_or_default()),
-        file_mode: node
-            .file_mode
-            .or_else(|| stat.map(|stat| stat.mode & 0o777)),
+        host_path: stated.unwrap_or(&node.path).to_owned(),
+        kind: node.device_type.clone().unwrap_or_default(),
+        major: node.major.unwrap_or(0),
+        minor: node.minor.unwrap_or(0),
+        file_mode: node.file_mode,
         uid: node.uid.or(owner.uid),
         gid: node.gid.or(owner.gid),
-        kind,
-        major,
-        minor,
-    })
+        access: None,
+    };
+    device
+        .complete(context.probe)
+        .map_err(|cause| PlanError::Device {
+            path: device.host_path.clone(),
+            of: context.of.clone(),
+            cause,
+            hint: context.hint(),
+        })?;
+    device.access = access(
+        &device.kind,
+        node.permissions.as_deref().unwrap_or_default(),
+    );
+    Ok(device)
 }
 
 fn compare(kind: &str, major: i64, minor: i64, stat: &DeviceStat) -> Result<(), String> {
     let on_host = stat.kind.letter();
     if !kind.is_empty() && kind != on_host && !(kind == "u" && on_host == "c" && major != 0) {
         return Err(format!(
-            "the CDI spec says type \"{kind}\" but the host has \"{on_host}\""
+            "is of type \"{on_host}\" but the CDI spec says \"{kind}\""
         ));
     }
     let same = (major, minor) == (i64::from(stat.major), i64::from(stat.minor));

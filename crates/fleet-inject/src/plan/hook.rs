@@ -120,44 +120,48 @@ pub(super) fn add(entry: &Hook, context: &Context<'_>, plan: &mut Plan) -> Resul
         cause,
     };
     let stage: Stage = entry.hook_name.parse().map_err(failed)?;
-    let program = recognise(&entry.path, &entry.args).map_err(|err| failed(err.to_string()))?;
+    let program = recognise(&entry.path, &entry.args);
     let is_ours = stage == Stage::CreateContainer && context.hooks.native;
     match program {
-        HookProgram::Native(edits) if is_ours => {
+        Ok(HookProgram::Foreign) if !context.hooks.foreign => {
+            let setting = "`hooks.foreign = false` in the configuration";
+            return Err(failed(format!(
+                "programs of CDI specs are refused by {setting}"
+            )));
+        }
+        Ok(HookProgram::Native(edits)) if is_ours => {
             edits
                 .into_iter()
                 .for_each(|edit| plan.push(context, Change::Rootfs(edit)));
-            return Ok(());
         }
-        HookProgram::UnknownNvidiaHook { name }
+        Ok(HookProgram::UnknownNvidiaHook { name })
             if is_ours && !context.probe.exists(&entry.path) =>
         {
             plan.warnings.push(unknown(&name, &context.of));
-            return Ok(());
         }
-        HookProgram::Foreign if !context.hooks.foreign => {
-            return Err(failed(
-                "programs of CDI specs are refused by `hooks.foreign = false` in the configuration"
-                    .into(),
-            ));
+        Err(err) if is_ours => return Err(failed(err.to_string())),
+        _ if stage.must_be_on_host() && !context.probe.exists(&entry.path) => {
+            return Err(failed("the program is missing".to_owned()));
         }
-        _ => {}
+        _ => plan.push(context, run(entry, stage, context.hooks.foreign_timeout)),
     }
-    if stage.must_be_on_host() && !context.probe.exists(&entry.path) {
-        return Err(failed("the program is missing".to_owned()));
-    }
+    Ok(())
+}
+
+/// The hook as a program. Its timeout counts if it is one: the Go library passes 0 and less on.
+fn run(entry: &Hook, stage: Stage, usual_timeout: u32) -> Change {
     let stated = entry
         .timeout
-        .and_then(|seconds| u32::try_from(seconds).ok())
-        .filter(|seconds| *seconds > 0);
+        .and_then(|seconds| u32::try_from(seconds).ok());
     let hook = HookEdit {
         path: entry.path.clone(),
         args: entry.args.clone(),
         env: entry.env.clone(),
-        timeout: stated.unwrap_or(context.hooks.foreign_timeout),
+        timeout: stated
+            .filter(|seconds| *seconds > 0)
+            .unwrap_or(usual_timeout),
     };
-    plan.push(context, Change::Hook { stage, hook });
-    Ok(())
+    Change::Hook { stage, hook }
 }
 
 /// Takes over what an engine has put into `hooks.createContainer`.

@@ -11,7 +11,7 @@ use super::{CgroupError, Result};
 /// Interface version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Version {
+pub(super) enum Version {
     /// One hierarchy per controller; also hybrid machines.
     V1,
     /// One hierarchy for all.

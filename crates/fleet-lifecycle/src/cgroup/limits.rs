@@ -243,7 +243,7 @@ fn cpu_v2(writer: &Writer<'_>, cpu: Option<&Value>) -> Result<()> {
         writer.write("cpu", "cpu.max", &value)?;
     }
     if number("realtimePeriod")
-        .or(number("realtimeRuntime"))
+        .or_else(|| number("realtimeRuntime"))
         .is_some()
     {
         return Err(CgroupError::Invalid(

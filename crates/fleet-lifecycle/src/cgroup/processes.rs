@@ -60,10 +60,8 @@ pub(super) fn signal(pid: i32, signal: i32) {
             signal,
         )),
         Err(err) if err.raw_os_error() == Some(libc::ENOSYS) => {
-            drop(
-                nix::sys::signal::Signal::try_from(signal)
-                    .map(|signal| kill(Pid::from_raw(pid), signal)),
-            );
+            let _ = nix::sys::signal::Signal::try_from(signal)
+                .map(|signal| kill(Pid::from_raw(pid), signal));
         }
         Err(_) => {}
     }

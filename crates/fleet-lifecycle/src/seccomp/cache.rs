@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::Filter;
 
-/// First bytes of a cache file.
-const MAGIC: &[u8; 8] = b"FLEETBP1";
+/// First bytes of a cache file. The last one changes with what a profile is compiled to.
+const MAGIC: &[u8; 8] = b"FLEETBP2";
 /// Kernels take at most 4096 instructions of 8 bytes (`BPF_MAXINSNS`).
 const MAX_BPF: usize = 4096 * 8;
 const DIGEST: usize = 32;

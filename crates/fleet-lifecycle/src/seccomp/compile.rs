@@ -24,13 +24,10 @@ pub(super) fn compile(profile: &Value) -> Result<Filter, SeccompError> {
         .map_err(library("set attributes"))?;
     for name in strings(profile, "architectures")? {
         filter
-            .add_arch(architecture(&name)?)
+            .add_arch(architecture(name)?)
             .map_err(library(&format!("add architecture {name}")))?;
     }
-    for rule in profile["syscalls"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice)
-    {
+    for rule in array(profile, "syscalls")? {
         add_rule(&mut filter, rule, default)?;
     }
     Ok(Filter {
@@ -46,23 +43,33 @@ fn library(step: &str) -> impl Fn(LibraryError) -> SeccompError {
     }
 }
 
-fn strings(at: &Value, key: &str) -> Result<Vec<String>, SeccompError> {
-    let invalid = || SeccompError::Invalid(format!("`{key}` is not an array of strings"));
+/// An array that may be absent; anything else in its place is an error, since a rule read as another would be worse.
+fn array<'a>(at: &'a Value, key: &str) -> Result<&'a [Value], SeccompError> {
     match &at[key] {
-        Value::Null => Ok(Vec::new()),
-        Value::Array(all) => all
-            .iter()
-            .map(|v| v.as_str().map(str::to_owned).ok_or_else(invalid))
-            .collect(),
-        _ => Err(invalid()),
+        Value::Null => Ok(&[]),
+        Value::Array(all) => Ok(all),
+        _ => Err(SeccompError::Invalid(format!("`{key}` is not an array"))),
     }
 }
 
+fn strings<'a>(at: &'a Value, key: &str) -> Result<Vec<&'a str>, SeccompError> {
+    let invalid = || SeccompError::Invalid(format!("`{key}` has an entry that is not a string"));
+    array(at, key)?
+        .iter()
+        .map(|v| v.as_str().ok_or_else(invalid))
+        .collect()
+}
+
 fn action(name: &Value, errno: &Value) -> Result<ScmpAction, SeccompError> {
-    let number = errno
-        .as_i64()
-        .and_then(|n| i32::try_from(n).ok())
-        .unwrap_or(DEFAULT_ERRNO);
+    let number = match errno {
+        Value::Null => DEFAULT_ERRNO,
+        // The kernel keeps 16 bits of it (`SECCOMP_RET_DATA`).
+        given => given
+            .as_u64()
+            .and_then(|n| u16::try_from(n).ok())
+            .map(i32::from)
+            .ok_or_else(|| SeccompError::Invalid(format!("{given} is no errno")))?,
+    };
     Ok(match name.as_str().unwrap_or_default() {
         "SCMP_ACT_ALLOW" => ScmpAction::Allow,
         "SCMP_ACT_ERRNO" => ScmpAction::Errno(number),
@@ -114,10 +121,15 @@ fn add_rule(
         return Ok(());
     }
     let compares = arguments(rule)?;
+    if rule["names"].is_null() {
+        return Err(SeccompError::Invalid(format!(
+            "a rule without `names`: {rule}"
+        )));
+    }
     for name in strings(rule, "names")? {
         // Profiles name system calls of every kernel; those that this libseccomp does not know are skipped, as
         // the peers do.
-        let Ok(call) = ScmpSyscall::from_name(&name) else {
+        let Ok(call) = ScmpSyscall::from_name(name) else {
             continue;
         };
         add_calls(filter, wanted, call, &compares)
@@ -151,8 +163,7 @@ fn add_calls(
 }
 
 fn arguments(rule: &Value) -> Result<Vec<(u32, ScmpArgCompare)>, SeccompError> {
-    let all = rule["args"].as_array().map_or(&[][..], Vec::as_slice);
-    all.iter().map(argument).collect()
+    array(rule, "args")?.iter().map(argument).collect()
 }
 
 fn argument(arg: &Value) -> Result<(u32, ScmpArgCompare), SeccompError> {
@@ -163,7 +174,10 @@ fn argument(arg: &Value) -> Result<(u32, ScmpArgCompare), SeccompError> {
         .filter(|n| *n < 6)
         .ok_or_else(invalid)?;
     let value = arg["value"].as_u64().ok_or_else(invalid)?;
-    let second = arg["valueTwo"].as_u64().unwrap_or(0);
+    let second = match &arg["valueTwo"] {
+        Value::Null => 0,
+        given => given.as_u64().ok_or_else(invalid)?,
+    };
     let (operator, datum) = match arg["op"].as_str().unwrap_or_default() {
         "SCMP_CMP_NE" => (ScmpCompareOp::NotEqual, value),
         "SCMP_CMP_LT" => (ScmpCompareOp::Less, value),
@@ -181,14 +195,23 @@ fn argument(arg: &Value) -> Result<(u32, ScmpArgCompare), SeccompError> {
     Ok((index, ScmpArgCompare::new(index, operator, datum)))
 }
 
+/// Flags of `<linux/seccomp.h>`.
+const TSYNC: u32 = 1;
+const LOG: u32 = 2;
+const SPEC_ALLOW: u32 = 4;
+
 fn flags(profile: &Value) -> Result<u32, SeccompError> {
-    // `<linux/seccomp.h>`; TSYNC means nothing for a single-threaded process but does no harm.
+    if profile["flags"].is_null() {
+        // As the peers: otherwise kernels before 5.16 slow the program down by a mitigation nobody asked for.
+        return Ok(SPEC_ALLOW);
+    }
     strings(profile, "flags")?
-        .iter()
-        .try_fold(0, |bits, name| match name.as_str() {
-            "SECCOMP_FILTER_FLAG_TSYNC" => Ok(bits | 1),
-            "SECCOMP_FILTER_FLAG_LOG" => Ok(bits | 2),
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(bits | 4),
+        .into_iter()
+        .try_fold(0, |bits, name| match name {
+            // Means nothing for a single-threaded process but does no harm.
+            "SECCOMP_FILTER_FLAG_TSYNC" => Ok(bits | TSYNC),
+            "SECCOMP_FILTER_FLAG_LOG" => Ok(bits | LOG),
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(bits | SPEC_ALLOW),
             // Only has a meaning with notify, which is refused above.
             "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => Ok(bits),
             other => Err(SeccompError::Invalid(format!("unknown flag \"{other}\""))),
@@ -238,7 +261,7 @@ mod tests {
     fn a_profile_becomes_a_program() {
         let filter = compile(&profile()).unwrap();
         assert_eq!(filter.flags, 2);
-        assert!(filter.bpf.len() > 80 && filter.bpf.len() % 8 == 0);
+        assert!(filter.bpf.len() > 80 && filter.bpf.len().is_multiple_of(8));
     }
 
     #[test]
@@ -249,12 +272,18 @@ mod tests {
             ("/flags/0", json!("MOON")),
             ("/syscalls/2/args/0/op", json!("MOON")),
             ("/syscalls/0/names", json!("MOON")),
+            ("/syscalls/0/names", json!(null)),
+            ("/syscalls/2/args", json!({"MOON names": 1})),
+            ("/syscalls", json!({"MOON": 1})),
+            ("/syscalls/0/action", json!("MOON")),
         ] {
             let mut profile = profile();
             *profile.pointer_mut(pointer).unwrap() = value;
             let err = compile(&profile).unwrap_err().to_string();
             assert!(
-                err.contains("MOON") || err.contains("names"),
+                ["MOON", "`names`", "`args`", "`syscalls`"]
+                    .iter()
+                    .any(|word| err.contains(word)),
                 "{pointer}: {err}"
             );
         }
@@ -269,5 +298,37 @@ mod tests {
             err.contains("SCMP_ACT_NOTIFY") && err.contains("not supported"),
             "{err}"
         );
+    }
+    #[test]
+    fn numbers_that_are_none_are_refused() {
+        for (pointer, value) in [
+            ("/defaultErrnoRet", json!(-1)),
+            ("/defaultErrnoRet", json!(65536)),
+            ("/syscalls/4/errnoRet", json!("38")),
+            ("/syscalls/2/args/0/index", json!(6)),
+            ("/syscalls/2/args/0/value", json!(-1)),
+            ("/syscalls/3/args/0/valueTwo", json!("0")),
+        ] {
+            let mut profile = profile();
+            *profile.pointer_mut(pointer).unwrap() = value;
+            assert!(compile(&profile).is_err(), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn flags_by_name() {
+        for (given, want) in [
+            (json!(null), SPEC_ALLOW),
+            (json!([]), 0),
+            (
+                json!([
+                    "SECCOMP_FILTER_FLAG_TSYNC",
+                    "SECCOMP_FILTER_FLAG_SPEC_ALLOW"
+                ]),
+                TSYNC | SPEC_ALLOW,
+            ),
+        ] {
+            assert_eq!(flags(&json!({"flags": given})).unwrap(), want);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! System calls on the way into the program: signals, limits, capabilities, seccomp, execution.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -11,6 +11,30 @@ fn check(ret: libc::c_long) -> io::Result<libc::c_long> {
     } else {
         Ok(ret)
     }
+}
+
+/// Opens `path` below `dir` without leaving its mount and without magic links (`man 2 openat2`).
+///
+/// # Errors
+/// As the system call; `EXDEV` when the path leads out.
+pub fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
+    let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_MAGICLINKS;
+    let flags = u64::from((flags | libc::O_CLOEXEC).unsigned_abs());
+    // `struct open_how`: flags, mode, resolve.
+    let how = [flags, 0, resolve];
+    // SAFETY: the kernel reads the C string and as many bytes of `how` as it is long.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            how.as_ptr(),
+            std::mem::size_of_val(&how),
+        )
+    })?;
+    let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: the kernel just returned this descriptor to us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// `man 2 pidfd_open`; the descriptor is close-on-exec.
@@ -55,20 +79,16 @@ pub fn reset_disposition(signal: i32) {
     unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8) };
 }
 
-/// `man 2 setrlimit` by number.
+/// `man 2 prlimit` on this process, by number.
 ///
 /// # Errors
 /// As the system call.
 pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
-    // SAFETY: the kernel reads one rlimit.
-    check(libc::c_long::from(unsafe {
-        libc::setrlimit(resource, std::ptr::from_ref(&limit))
-    }))
-    .map(drop)
+    // `struct rlimit64`: soft, then hard. Not through the C library, whose types differ between glibc and musl.
+    let limit = [soft, hard];
+    let old = std::ptr::null_mut::<u64>();
+    // SAFETY: the kernel reads two numbers for this process (0) and, with a null pointer, writes nothing.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), old) }).map(drop)
 }
 
 /// Effective, permitted and inheritable sets as bits by capability number.
@@ -219,13 +239,32 @@ pub fn ambient_raise(capability: u32) -> io::Result<()> {
     .map(drop)
 }
 
+/// Whether a capability is in the ambient set.
+///
+/// # Errors
+/// `EINVAL` for an unknown number and before Linux 4.3.
+pub fn ambient_has(capability: u32) -> io::Result<bool> {
+    let ask = libc::PR_CAP_AMBIENT_IS_SET;
+    // SAFETY: integers only.
+    check(libc::c_long::from(unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            ask,
+            libc::c_ulong::from(capability),
+            0,
+            0,
+        )
+    }))
+    .map(|set| set == 1)
+}
+
 /// Installs a filter program (`man 2 seccomp`, `SECCOMP_SET_MODE_FILTER`).
 ///
 /// # Errors
 /// As the system call; `EINVAL` for a program that is none.
 pub fn install_filter(program: &[u8], flags: u32) -> io::Result<()> {
     let size = std::mem::size_of::<libc::sock_filter>();
-    if program.is_empty() || program.len() % size != 0 {
+    if program.is_empty() || !program.len().is_multiple_of(size) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     let code = |at: usize| u16::from_ne_bytes([program[at], program[at + 1]]);
@@ -262,6 +301,61 @@ pub fn install_filter(program: &[u8], flags: u32) -> io::Result<()> {
         )
     })
     .map(drop)
+}
+
+/// Names of a file's extended attributes (`man 2 flistxattr`).
+///
+/// # Errors
+/// As the system call.
+pub fn attribute_names(file: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    // XATTR_LIST_MAX of `<linux/limits.h>`.
+    let mut list = vec![0_u8; 65536];
+    let room = list.len();
+    // SAFETY: the kernel writes at most `room` bytes.
+    let length =
+        length(unsafe { libc::flistxattr(file.as_raw_fd(), list.as_mut_ptr().cast(), room) })?;
+    list.truncate(length);
+    Ok(list
+        .split_inclusive(|byte| *byte == 0)
+        .filter_map(|name| CStr::from_bytes_with_nul(name).ok())
+        .map(CStr::to_owned)
+        .collect())
+}
+
+/// Value of an extended attribute (`man 2 fgetxattr`).
+///
+/// # Errors
+/// As the system call.
+pub fn attribute_value(file: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
+    // XATTR_SIZE_MAX of `<linux/limits.h>`.
+    let mut value = vec![0_u8; 65536];
+    let room = value.len();
+    // SAFETY: the kernel reads the C string and writes at most `room` bytes.
+    let length = length(unsafe {
+        libc::fgetxattr(
+            file.as_raw_fd(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            room,
+        )
+    })?;
+    value.truncate(length);
+    Ok(value)
+}
+
+fn length(returned: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(returned).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sets an extended attribute (`man 2 fsetxattr`).
+///
+/// # Errors
+/// As the system call.
+pub fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let (data, size) = (value.as_ptr().cast(), value.len());
+    // SAFETY: the kernel reads the C string and `size` bytes of the value.
+    let set = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), data, size, 0) };
+    check(libc::c_long::from(set)).map(drop)
 }
 
 /// `man 2 execve`; returns only the cause of a failure.

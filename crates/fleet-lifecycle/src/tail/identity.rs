@@ -24,7 +24,7 @@ pub(super) fn own_stdio(uid: u32) {
         let null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR
             && stat.st_rdev == nix::sys::stat::makedev(1, 3);
         if stat.st_uid != uid && !null {
-            drop(fchown(*stream, Some(Uid::from_raw(uid)), None));
+            let _ = fchown(*stream, Some(Uid::from_raw(uid)), None);
         }
     }
 }

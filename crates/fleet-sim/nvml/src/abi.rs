@@ -1,5 +1,5 @@
 //! The C functions (`nvml.h`). A device handle is its index plus one, so that a null handle is none.
-#![allow(unsafe_code, non_snake_case, missing_docs)]
+#![allow(unsafe_code, non_snake_case, missing_docs, unreachable_pub)]
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 

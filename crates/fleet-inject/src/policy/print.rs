@@ -1,0 +1,101 @@
+//! The settings as text of a configuration file.
+
+use super::{Policy, Profile};
+
+pub(super) fn print(policy: &Policy) -> String {
+    [
+        general(policy),
+        sources(policy),
+        allow(policy),
+        hooks(policy),
+    ]
+    .join("\n")
+}
+
+fn general(policy: &Policy) -> String {
+    let profile = match policy.profile {
+        Profile::Auto => "auto",
+        Profile::Podman => "podman",
+        Profile::Crio => "crio",
+    };
+    let dirs = policy.spec_dirs.as_ref();
+    let dirs = dirs.map(|dirs| list(dirs.iter().map(|dir| dir.to_string_lossy())));
+    section(&[
+        ("profile", Some(quoted(profile))),
+        ("default-kind", Some(quoted(&policy.default_kind))),
+        (
+            "annotation-prefixes",
+            Some(list(&policy.annotation_prefixes)),
+        ),
+        ("spec-dirs", dirs),
+        ("swarm-resource", Some(list(&policy.swarm_resource))),
+    ])
+}
+
+fn sources(policy: &Policy) -> String {
+    let sources = &policy.sources;
+    let settings = section(&[
+        ("cdi-annotations", Some(sources.cdi_annotations.to_string())),
+        ("volume-mounts", Some(sources.volume_mounts.to_string())),
+        ("environment", Some(sources.environment.to_string())),
+        (
+            "environment-unprivileged",
+            sources
+                .environment_unprivileged
+                .map(|accepted| accepted.to_string()),
+        ),
+    ]);
+    format!("[sources]\n{settings}")
+}
+
+fn allow(policy: &Policy) -> String {
+    let settings = section(&[
+        ("cdi-annotations", Some(list(&policy.allow.cdi_annotations))),
+        ("volume-mounts", Some(list(&policy.allow.volume_mounts))),
+        ("environment", Some(list(&policy.allow.environment))),
+    ]);
+    format!("[allow]\n{settings}")
+}
+
+fn hooks(policy: &Policy) -> String {
+    let settings = section(&[
+        ("native", Some(policy.hooks.native.to_string())),
+        ("foreign", Some(policy.hooks.foreign.to_string())),
+        (
+            "foreign-timeout",
+            Some(policy.hooks.foreign_timeout.to_string()),
+        ),
+    ]);
+    format!("[hooks]\n{settings}")
+}
+
+/// One line per setting that is stated.
+fn section(settings: &[(&str, Option<String>)]) -> String {
+    let stated = settings
+        .iter()
+        .filter_map(|(key, value)| Some((key, value.as_ref()?)));
+    stated
+        .map(|(key, value)| format!("{key} = {value}\n"))
+        .collect()
+}
+
+fn list<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<_> = items
+        .into_iter()
+        .map(|item| quoted(item.as_ref()))
+        .collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// A TOML basic string (TOML 1.0, "String").
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
