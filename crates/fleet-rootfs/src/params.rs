@@ -34,7 +34,17 @@ pub(crate) fn disable(root: &Root<'_>, done: &mut Applied) -> Result<(), ApplyEr
     let mut file =
         File::from(open_in_root(memory.as_fd(), c"params", flags.bits(), 0o444).map_err(failed)?);
     file.write_all(changed.as_bytes()).map_err(failed)?;
-    bind_read_only(file.as_fd(), target.as_fd()).map_err(failed)
+    match bind_read_only(file.as_fd(), target.as_fd()) {
+        // Kernels before 6.15 do not clone a part of a detached mount. Device rules deny foreign nodes all the same, so
+        // the container starts.
+        Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {
+            done.notes.push(format!(
+                "{PATH} cannot be covered on this kernel: left as it is"
+            ));
+            Ok(())
+        }
+        other => other.map_err(failed),
+    }
 }
 
 /// The text with the setting off, or nothing when it is off already.
