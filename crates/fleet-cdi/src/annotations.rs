@@ -1,6 +1,7 @@
 //! Devices asked for by annotations (CDI SPEC 1.1.0, "Kubernetes"): `cdi.k8s.io/NAME: dev,dev`.
 
-use crate::name::{NameError, QualifiedName, shown};
+use crate::name::{NameError, QualifiedName};
+use crate::shown::shown;
 
 /// An annotation that asks for something that is no device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +62,24 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(got, ["v/c=1", "v/c=0", "v/c=2"]);
+    }
+
+    #[test]
+    fn every_prefix_counts() {
+        let pairs = [
+            ("b.example/x", "v/c=2"),
+            ("a.example/x", "v/c=1"),
+            ("c.example/x", "?"),
+        ];
+        let found =
+            devices_from_annotations(pairs.into_iter(), &["a.example/", "b.example/"]).unwrap();
+        let keys: Vec<_> = found.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["a.example/x", "b.example/x"]);
+        let err = devices_from_annotations(pairs.into_iter(), &["c.example/"]).unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            "annotation \"c.example/x\": invalid CDI device name \"?\": it is not of the form vendor/class=name"
+        );
     }
 
     #[test]

@@ -6,20 +6,37 @@
 #![forbid(unsafe_code)]
 
 mod annotations;
+mod block;
 mod decode;
+mod emit;
+mod fields;
+mod file;
+mod json;
 mod model;
 mod name;
+mod node;
 mod parse;
 mod registry;
-mod tree;
+mod scalar;
+mod scan;
+mod shown;
+mod unresolvable;
 mod validate;
 mod version;
 mod write;
+mod yaml;
+
+#[cfg(test)]
+mod dice;
 
 pub use annotations::{AnnotationError, devices_from_annotations};
+pub use file::{SpecError, read_spec};
 pub use model::{ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Spec};
 pub use name::{NameError, QualifiedName, is_qualified};
-pub use parse::{Format, ParseError, SpecError, parse, read_spec};
-pub use registry::{LoadedSpec, Registry, RegistryError, SourcedEdits, Unresolvable};
+pub use parse::{Format, ParseError, parse};
+pub use registry::{LoadedSpec, Registry, SourcedEdits};
+pub use scan::RegistryError;
+pub use unresolvable::Unresolvable;
+pub use validate::InvalidSpec;
 pub use version::Version;
 pub use write::{WriteError, write_spec};

@@ -1,12 +1,15 @@
 //! The document model (CDI SPEC 1.1.0).
+//!
+//! Written and read back by `serde` for plans and records; spec files of others are read by [`crate::parse`] alone,
+//! which knows the looser spelling that files may have.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A spec file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Spec {
     /// Version that the file declares.
     pub cdi_version: String,
@@ -23,8 +26,8 @@ pub struct Spec {
 }
 
 /// A device.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Device {
     /// Unique in its file.
     pub name: String,
@@ -36,8 +39,8 @@ pub struct Device {
 }
 
 /// Changes to a container.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ContainerEdits {
     /// `NAME=VALUE`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -71,8 +74,8 @@ impl ContainerEdits {
 }
 
 /// A device node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct DeviceNode {
     /// Path in the container.
     pub path: String,
@@ -88,10 +91,10 @@ pub struct DeviceNode {
     /// Minor number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minor: Option<i64>,
-    /// Permission bits.
+    /// Permission bits; the host node's when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_mode: Option<u32>,
-    /// Letters of `rwm` for the device cgroup.
+    /// Letters of `rwm` for the device cgroup, or `none`; absent means all three.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permissions: Option<String>,
     /// Owner in the container.
@@ -103,8 +106,8 @@ pub struct DeviceNode {
 }
 
 /// A network device.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct NetDevice {
     /// Name on the host.
     pub host_interface_name: String,
@@ -113,8 +116,8 @@ pub struct NetDevice {
 }
 
 /// A mount.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Mount {
     /// Path on the host.
     pub host_path: String,
@@ -129,8 +132,8 @@ pub struct Mount {
 }
 
 /// An OCI hook.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Hook {
     /// Stage.
     pub hook_name: String,
@@ -148,7 +151,8 @@ pub struct Hook {
 }
 
 /// Intel RDT settings.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct IntelRdt {
     /// Class of service.
     #[serde(rename = "closID", skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
+use crate::shown::shown;
+
 /// A device by its full name, such as `nvidia.com/gpu=0`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QualifiedName {
@@ -98,14 +100,6 @@ pub fn is_qualified(text: &str) -> bool {
     text.parse::<QualifiedName>().is_ok()
 }
 
-/// Names come from files and users: shown short and without control characters.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars()
-        .take(128)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
-}
-
 /// Vendor and class: first a letter, last a letter or digit, inside also `_`, `-`, `.`.
 pub(crate) fn check_part(what: &str, text: &str) -> Result<(), String> {
     let bytes = text.as_bytes();
@@ -174,7 +168,19 @@ mod tests {
                 (vendor, class, name)
             );
             assert_eq!(parsed.to_string(), text);
+            assert_eq!(parsed.kind(), format!("{vendor}/{class}"));
+            assert_eq!(serde_json::to_value(&parsed).unwrap(), text);
+            assert!(is_qualified(text));
         }
+    }
+
+    #[test]
+    fn a_path_is_told_as_one() {
+        let err = "/dev/x=y".parse::<QualifiedName>().unwrap_err();
+        assert!(
+            err.to_string()
+                .ends_with("it is a path, not vendor/class=name")
+        );
     }
 
     #[test]
@@ -203,7 +209,12 @@ mod tests {
             "v/c=a\0",
             "v/c=a\n",
         ] {
-            assert!(text.parse::<QualifiedName>().is_err(), "{text:?}");
+            let err = text.parse::<QualifiedName>().unwrap_err().to_string();
+            assert!(
+                err.starts_with("invalid CDI device name \"") && !err.contains(char::is_control),
+                "{err:?}"
+            );
+            assert!(!is_qualified(text));
         }
     }
 }

@@ -1,14 +1,11 @@
-//! Reading a spec.
-
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+//! From bytes to a valid spec.
 
 use crate::model::Spec;
-use crate::{decode, tree};
+use crate::node::{Fault, NOWHERE, Node, Value};
+use crate::{block, decode, json, yaml};
 
-/// Largest spec file that is read, in bytes; an 8-GPU one has 45 kB.
-const MAX_SIZE: u64 = 8 * 1024 * 1024;
+/// Largest spec that is read, in bytes; an 8-GPU one has 45 kB.
+pub(crate) const MAX_SIZE: usize = 8 * 1024 * 1024;
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,223 +16,140 @@ pub enum Format {
     Yaml,
 }
 
-/// Content that is no valid spec: line and column for broken syntax, field path for broken content.
+/// Content that is no valid spec.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ParseError(String);
-
-/// A file that is no valid spec.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("CDI spec {} {why}", .path.display())]
-pub struct SpecError {
-    /// The file.
-    pub path: PathBuf,
-    /// The cause.
+#[error("{}{why}", shown_place(*.place))]
+pub struct ParseError {
+    /// Line and column, both from one, in characters, where the parser knows them.
+    pub place: Option<(usize, usize)>,
+    /// The cause, with the path of the field.
     pub why: String,
 }
 
-/// Reads and validates a spec.
+fn shown_place(place: Option<(usize, usize)>) -> String {
+    place.map_or_else(String::new, |(line, column)| {
+        format!("line {line}, column {column}: ")
+    })
+}
+
+/// Reads and validates a spec. Strict: unknown fields, duplicate keys, several documents and content that a reader
+/// of the declared version would not know are refused.
 ///
 /// # Errors
-/// [`ParseError`].
+/// [`ParseError`]: the first thing that is wrong.
 pub fn parse(bytes: &[u8], format: Format) -> Result<Spec, ParseError> {
-    let value = match format {
-        Format::Json => tree::json(bytes),
-        Format::Yaml => std::str::from_utf8(bytes)
-            .map_err(|_| "it is not UTF-8 text".to_owned())
-            .and_then(tree::yaml),
-    };
-    let spec = value
-        .and_then(|value| decode::spec(&value, format == Format::Yaml))
-        .map_err(ParseError)?;
-    spec.validate().map_err(ParseError)?;
+    let Tree { root, text, unit } = Tree::read(bytes, format)?;
+    let spec = decode::spec(root).map_err(|fault| located(fault, text, unit))?;
+    spec.validate().map_err(|err| ParseError {
+        place: None,
+        why: err.to_string(),
+    })?;
     Ok(spec)
 }
 
-/// The format by the file's name; other names are no specs.
-pub(crate) fn format_of(path: &Path) -> Option<Format> {
-    match path.extension()?.to_str()? {
-        "json" => Some(Format::Json),
-        "yaml" => Some(Format::Yaml),
-        _ => None,
+/// What places are counted in.
+#[derive(Clone, Copy)]
+enum Unit {
+    Bytes,
+    Characters,
+}
+
+struct Tree<'a> {
+    root: Node<'a>,
+    text: &'a str,
+    unit: Unit,
+}
+
+impl<'a> Tree<'a> {
+    fn read(bytes: &'a [u8], format: Format) -> Result<Self, ParseError> {
+        if bytes.len() > MAX_SIZE {
+            let why = format!("it is larger than {MAX_SIZE} bytes");
+            return Err(ParseError { place: None, why });
+        }
+        let text = std::str::from_utf8(bytes).map_err(|err| {
+            let valid = std::str::from_utf8(&bytes[..err.valid_up_to()]).unwrap_or_default();
+            let at = u32::try_from(valid.len()).unwrap_or(NOWHERE);
+            located(Fault::new(at, "it is not UTF-8 text"), valid, Unit::Bytes)
+        })?;
+        match format {
+            Format::Yaml => Self::yaml(text),
+            Format::Json => Self::json(text),
+        }
+    }
+
+    fn yaml(text: &'a str) -> Result<Self, ParseError> {
+        let root = match block::block(text) {
+            Some(root) => root,
+            None => yaml::yaml(text).map_err(|fault| located(fault, text, Unit::Characters))?,
+        };
+        let unit = Unit::Characters;
+        Ok(Self { root, text, unit })
+    }
+
+    /// The Go library reads every file as YAML, so comments and a last comma are no errors in a `.json` file.
+    fn json(text: &'a str) -> Result<Self, ParseError> {
+        let err = match json::json(text.as_bytes()) {
+            Ok(root) => {
+                let unit = Unit::Bytes;
+                return Ok(Self { root, text, unit });
+            }
+            Err(err) => err,
+        };
+        match err.is_syntax.then(|| Self::yaml(text)) {
+            Some(Ok(tree)) if matches!(tree.root.value, Value::Map(_)) => Ok(tree),
+            _ => Err(ParseError {
+                place: Some((err.line, err.column)),
+                why: err.why,
+            }),
+        }
     }
 }
 
-/// Reads a spec file; a symbolic link to a regular file is followed.
-///
-/// # Errors
-/// [`SpecError`] with path and cause.
-pub fn read_spec(path: &Path) -> Result<Spec, SpecError> {
-    let fail = |why: String| SpecError {
-        path: path.to_path_buf(),
-        why,
+fn located(fault: Fault, text: &str, unit: Unit) -> ParseError {
+    let at = usize::try_from(fault.at)
+        .ok()
+        .filter(|_| fault.at != NOWHERE);
+    let before = at.map(|at| match unit {
+        Unit::Bytes => text.get(..at).unwrap_or(text),
+        Unit::Characters => match text.char_indices().nth(at) {
+            Some((end, _)) => &text[..end],
+            None => text,
+        },
+    });
+    let place = before.map(|before| {
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        (line, column)
+    });
+    ParseError {
+        place,
+        why: fault.why,
+    }
+}
+
+/// Kind and device names of a file that need not be valid, for messages about it.
+pub(crate) fn outline(bytes: &[u8], format: Format) -> Option<(String, Vec<String>)> {
+    let Value::Map(entries) = Tree::read(bytes, format).ok()?.root.value else {
+        return None;
     };
-    let format = format_of(path).ok_or_else(|| fail("is not named .json or .yaml".to_owned()))?;
-    let meta = std::fs::metadata(path).map_err(|err| fail(unreadable(&err)))?;
-    // A FIFO or device would block us.
-    if !meta.is_file() {
-        return Err(fail("is not a regular file".to_owned()));
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(meta.len().min(MAX_SIZE)).unwrap_or(0));
-    let read = File::open(path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes));
-    let read = read.map_err(|err| fail(unreadable(&err)))?;
-    if u64::try_from(read).unwrap_or(u64::MAX) > MAX_SIZE {
-        return Err(fail(format!("is larger than {MAX_SIZE} bytes")));
-    }
-    parse(&bytes, format).map_err(|err| fail(format!("is invalid: {err}")))
-}
-
-/// By kind, not in the C library's words: engines would read those as the container's own error.
-pub(crate) fn unreadable(err: &std::io::Error) -> String {
-    match err.kind() {
-        std::io::ErrorKind::NotFound => "is missing".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "cannot be read (EACCES)".to_owned(),
-        _ => format!(
-            "cannot be read ({})",
-            err.raw_os_error()
-                .map_or_else(|| err.kind().to_string(), |code| format!("errno {code}"))
-        ),
-    }
+    let field = |key: &str| entries.iter().find(|entry| entry.key == key);
+    let word = |node: &Node<'_>| match &node.value {
+        Value::Plain(text) | Value::Text(text) => Some(text.to_string()),
+        _ => None,
+    };
+    let name = |device: &Node<'_>| match &device.value {
+        Value::Map(fields) => fields
+            .iter()
+            .find(|entry| entry.key == "name")
+            .and_then(|entry| word(&entry.node)),
+        _ => None,
+    };
+    let names = match field("devices").map(|entry| &entry.node.value) {
+        Some(Value::List(devices)) => devices.iter().filter_map(name).collect(),
+        _ => Vec::new(),
+    };
+    Some((word(&field("kind")?.node)?, names))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"{"cdiVersion":"0.7.0","kind":"v.com/c","devices":[{"name":"d","containerEdits":{"env":["A=b"]}}]}"#;
-
-    #[test]
-    fn letter_case_of_keys_does_not_matter() {
-        parse(
-            GOOD.replace("cdiVersion", "CDIversion").as_bytes(),
-            Format::Json,
-        )
-        .unwrap();
-    }
-
-    #[test]
-    fn every_rule() {
-        let cases = [
-            ("\"0.7.0\"", "\"0.7.1\"", "invalid version"),
-            ("\"0.7.0\"", "\"0.2.0\"", "at least v0.3.0"),
-            ("\"0.7.0\"", "7", "cdiVersion is not a string"),
-            ("\"kind\"", "\"sort\"", "kind is missing"),
-            ("v.com/c", "v.com", "not vendor/class"),
-            ("v.com/c", "1v/c", "vendor"),
-            ("v.com/c", "v/c.", "class"),
-            (
-                "\"devices\":",
-                "\"color\":1,\"devices\":",
-                "unknown field \"color\"",
-            ),
-            ("{\"env\":[\"A=b\"]}", "{}", "empty containerEdits"),
-            ("A=b", "=b", "environment variable"),
-            ("A=b", "A", "environment variable"),
-            ("\"name\":\"d\"", "\"name\":\"-d\"", "device name"),
-            ("\"name\":\"d\"", "\"name\":\"../d\"", "device name"),
-            ("\"env\":[\"A=b\"]", "\"env\":\"A=b\"", "env is not a list"),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"deviceNodes\":[{\"path\":\"/d\",\"type\":\"x\"}]",
-                "invalid type",
-            ),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"deviceNodes\":[{\"path\":\"/d\",\"permissions\":\"rx\"}]",
-                "permissions",
-            ),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"deviceNodes\":[{\"path\":\"/d\",\"uid\":-1}]",
-                "uid",
-            ),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"deviceNodes\":[{\"path\":\"\"}]",
-                "empty path",
-            ),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"deviceNodes\":[{}]",
-                "path is missing",
-            ),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"mounts\":[{\"hostPath\":\"/a\"}]",
-                "containerPath is missing",
-            ),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"mounts\":[{\"hostPath\":\"\",\"containerPath\":\"/a\"}]",
-                "empty path",
-            ),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"hooks\":[{\"hookName\":\"x\",\"path\":\"/a\"}]",
-                "hook name",
-            ),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"hooks\":[{\"hookName\":\"prestart\",\"path\":\"\"}]",
-                "empty path",
-            ),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"hooks\":[{\"hookName\":\"prestart\",\"path\":\"/a\",\"env\":[\"x\"]}]",
-                "environment",
-            ),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"intelRdt\":{\"closID\":\"a/b\"}",
-                "closID",
-            ),
-            ("\"env\":[\"A=b\"]", "\"additionalGids\":[-1]", "group id"),
-            (
-                "\"env\":[\"A=b\"]",
-                "\"netDevices\":[{\"hostInterfaceName\":\"a\",\"name\":\"b\"}]",
-                "at least v1.1.0",
-            ),
-        ];
-        for (from, to, word) in cases {
-            let text = GOOD.replace(from, to);
-            assert_ne!(text, GOOD, "{from}");
-            let err = parse(text.as_bytes(), Format::Json)
-                .unwrap_err()
-                .to_string();
-            assert!(err.contains(word), "{to}: {err}");
-        }
-        let twice = GOOD.replace(
-            "[{\"name\"",
-            "[{\"name\":\"d\",\"containerEdits\":{\"env\":[\"A=b\"]}},{\"name\"",
-        );
-        assert!(
-            parse(twice.as_bytes(), Format::Json)
-                .unwrap_err()
-                .to_string()
-                .contains("twice")
-        );
-    }
-
-    #[test]
-    fn yaml_like_json() {
-        let yaml = "---\ncdiVersion: 0.5.0\nkind: v.com/c\ndevices:\n  - name: \"0\"\n    containerEdits:\n      deviceNodes:\n        - path: /dev/x\n          fileMode: 0640\n          major: 195\n";
-        let spec = parse(yaml.as_bytes(), Format::Yaml).unwrap();
-        assert_eq!(
-            spec.devices[0].container_edits.device_nodes[0].file_mode,
-            Some(0o640)
-        );
-        let unquoted = yaml.replace("\"0\"", "0");
-        assert_eq!(
-            parse(unquoted.as_bytes(), Format::Yaml).unwrap().devices[0].name,
-            "0"
-        );
-        let short = yaml.replace("0.5.0", "0.5");
-        assert!(
-            parse(short.as_bytes(), Format::Yaml)
-                .unwrap_err()
-                .to_string()
-                .contains("invalid version \"0.5\"")
-        );
-        assert!(parse(b"\xff\xfe", Format::Yaml).is_err());
-    }
-}
+mod tests;

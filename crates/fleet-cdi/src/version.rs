@@ -8,7 +8,8 @@ use crate::model::{ContainerEdits, Spec};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u8, u8);
 
-const KNOWN: [Version; 10] = [
+/// Every released version, ascending.
+pub(crate) const KNOWN: [Version; 10] = [
     Version(0, 1),
     Version(0, 2),
     Version(0, 3),
@@ -111,67 +112,84 @@ mod tests {
     #[test]
     fn spellings() {
         assert_eq!(Version::parse("v0.5.0"), Some(Version::V0_5));
+        for known in ["0.1.0", "0.2.0", "0.8.0", "1.0.0", "1.1.0"] {
+            assert_eq!(Version::parse(known).unwrap().to_string(), known);
+        }
         for bad in ["", "0.5", "0.5.1", "1.2.0", "vv1.0.0", "1.0.0 ", "V1.0.0"] {
             assert_eq!(Version::parse(bad), None, "{bad}");
         }
     }
 
+    fn needed(kind: &str, device: &str, around: &str) -> Version {
+        let text = format!(
+            r#"{{"cdiVersion":"1.1.0","kind":"{kind}",{around}"devices":[{{"name":"z","containerEdits":{{"env":["A=b"]}}}},{device}]}}"#
+        );
+        Version::needed(&parse(text.as_bytes(), Format::Json).unwrap())
+    }
+
     #[test]
-    fn what_needs_what() {
-        let spec = |kind: &str, name: &str, global: &str, edits: &str| {
-            let text = format!(
-                r#"{{"cdiVersion":"1.1.0","kind":"{kind}","containerEdits":{{{global}}},"devices":[{{"name":"{name}","containerEdits":{{{edits}}}}}]}}"#
-            );
-            Version::needed(&parse(text.as_bytes(), Format::Json).unwrap())
-        };
-        let env = r#""env":["A=b"]"#;
+    fn what_edits_need() {
         let cases = [
-            ("v/c", "d", "", env, Version::V0_3),
+            (r#""env":["A=b"]"#, Version::V0_3),
             (
-                "v/c",
-                "d",
-                "",
+                r#""mounts":[{"hostPath":"/a","containerPath":"/a"}]"#,
+                Version::V0_3,
+            ),
+            (
                 r#""mounts":[{"hostPath":"/a","containerPath":"/a","type":"tmpfs"}]"#,
                 Version::V0_4,
             ),
-            ("v/c", "0", "", env, Version::V0_5),
+            (r#""deviceNodes":[{"path":"/dev/a"}]"#, Version::V0_3),
             (
-                "v/c",
-                "d",
-                "",
                 r#""deviceNodes":[{"path":"/dev/a","hostPath":"/x/a"}]"#,
                 Version::V0_5,
             ),
-            ("v/c.e", "d", "", env, Version::V0_6),
-            ("v/c", "d", r#""additionalGids":[5]"#, env, Version::V0_7),
+            (r#""additionalGids":[5]"#, Version::V0_7),
+            (r#""intelRdt":{}"#, Version::V0_7),
             (
-                "v/c",
-                "d",
-                "",
-                r#""intelRdt":{"closID":"a"}"#,
+                r#""intelRdt":{"closID":"a","enableMonitoring":false}"#,
                 Version::V0_7,
             ),
+            (r#""intelRdt":{"schemata":["a"]}"#, Version::V1_1),
+            (r#""intelRdt":{"enableMonitoring":true}"#, Version::V1_1),
             (
-                "v/c",
-                "d",
-                "",
-                r#""intelRdt":{"schemata":["a"]}"#,
-                Version::V1_1,
-            ),
-            (
-                "v/c",
-                "d",
-                "",
                 r#""netDevices":[{"hostInterfaceName":"a","name":"b"}]"#,
                 Version::V1_1,
             ),
         ];
-        for (kind, name, global, edits, want) in cases {
-            assert_eq!(
-                spec(kind, name, global, edits),
-                want,
-                "{kind} {name} {edits}"
-            );
+        for (edits, want) in cases {
+            let device = format!(r#"{{"name":"d","containerEdits":{{{edits}}}}}"#);
+            assert_eq!(needed("v/c", &device, ""), want, "{edits}");
+            let plain = r#"{"name":"d","containerEdits":{"env":["A=b"]}}"#;
+            let global = format!(r#""containerEdits":{{{edits}}},"#);
+            assert_eq!(needed("v/c", plain, &global), want, "global {edits}");
+        }
+    }
+
+    #[test]
+    fn what_names_and_annotations_need() {
+        let device = |name: &str, annotations: &str| {
+            format!(
+                r#"{{"name":"{name}","annotations":{annotations},"containerEdits":{{"env":["A=b"]}}}}"#
+            )
+        };
+        let cases = [
+            ("v.com/c", "d", "{}", "", Version::V0_3),
+            ("v/c", "0", "{}", "", Version::V0_5),
+            ("v/c.e", "d", "{}", "", Version::V0_6),
+            ("v/c", "d", r#"{"a":"b"}"#, "", Version::V0_6),
+            (
+                "v/c",
+                "d",
+                "{}",
+                r#""annotations":{"a":"b"},"#,
+                Version::V0_6,
+            ),
+            ("v/c", "d", "{}", r#""annotations":{},"#, Version::V0_3),
+        ];
+        for (kind, name, annotations, around, want) in cases {
+            let got = needed(kind, &device(name, annotations), around);
+            assert_eq!(got, want, "{kind} {name} {annotations} {around}");
         }
     }
 }

@@ -1,78 +1,242 @@
 //! Writing a spec: validated, in one step, with a mode that engines of every user can read.
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::emit;
 use crate::model::Spec;
+use crate::parse::Format;
+use crate::shown::{shown, shown_path};
+use crate::validate::InvalidSpec;
 
 /// A spec that was not written; an older file is untouched.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WriteError {
-    /// It would not be read again.
-    #[error("CDI spec is invalid: {0}")]
-    Invalid(String),
+    /// Nobody could read it.
+    #[error("write CDI spec {}: {source}", shown_path(.path))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The broken rule.
+        source: InvalidSpec,
+    },
+    /// Released CDI libraries up to 1.1.0 refuse a file with `permissions: none`.
+    #[error(
+        "write CDI spec {}: device \"{}\" has permissions \"none\", which engines of today refuse",
+        shown_path(.path), shown(.device)
+    )]
+    NoPermissions {
+        /// The file.
+        path: PathBuf,
+        /// The device node.
+        device: String,
+    },
+    /// The content cannot be written as JSON.
+    #[error("write CDI spec {}: {source}", shown_path(.path))]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
+    },
     /// The file could not be made.
-    #[error("write {}: {source}", .path.display())]
+    #[error("write CDI spec {}: {}", shown_path(.path), unwritable(.source))]
     Io {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
-/// Writes `spec` as JSON to `path`, making the directory when missing.
+/// As for reading: not in words that engines take for the container's own error.
+fn unwritable(err: &io::Error) -> String {
+    match err.raw_os_error() {
+        Some(libc::EACCES) => "it cannot be written (EACCES)".to_owned(),
+        Some(libc::EROFS) => "it cannot be written (EROFS: read-only file system)".to_owned(),
+        Some(code) => format!("it cannot be written (errno {code})"),
+        None => format!("it cannot be written ({})", err.kind()),
+    }
+}
+
+/// Writes `spec` to `path`, making the directory when missing. A reader sees the old file or the new one, whole.
 ///
 /// # Errors
 /// [`WriteError`]; nothing half-written is left.
-pub fn write_spec(spec: &Spec, path: &Path) -> Result<(), WriteError> {
-    spec.validate().map_err(WriteError::Invalid)?;
-    let failed = |source| WriteError::Io {
+pub fn write_spec(spec: &Spec, path: &Path, format: Format) -> Result<(), WriteError> {
+    let text = encode(spec, path, format)?;
+    replace(path, text.as_bytes()).map_err(|source| WriteError::Io {
         path: path.to_path_buf(),
         source,
-    };
-    let text =
-        serde_json::to_string_pretty(spec).map_err(|err| WriteError::Invalid(err.to_string()))?;
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(failed)?;
+    })
+}
+
+fn encode(spec: &Spec, path: &Path, format: Format) -> Result<String, WriteError> {
+    let path = || path.to_path_buf();
+    spec.validate().map_err(|source| WriteError::Invalid {
+        path: path(),
+        source,
+    })?;
+    let edits = spec.devices.iter().map(|device| &device.container_edits);
+    let mut nodes = edits
+        .chain([&spec.container_edits])
+        .flat_map(|edits| &edits.device_nodes);
+    if let Some(node) = nodes.find(|node| node.permissions.as_deref() == Some("none")) {
+        return Err(WriteError::NoPermissions {
+            path: path(),
+            device: node.path.clone(),
+        });
     }
-    // Not named .json: a reader of the directory must not see half of it.
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o644)
-            .open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.write_all(b"\n")?;
+    let failed = |source| WriteError::Encode {
+        path: path(),
+        source,
+    };
+    match format {
+        Format::Json => serde_json::to_string_pretty(spec)
+            .map(|text| text + "\n")
+            .map_err(failed),
+        Format::Yaml => serde_json::to_value(spec)
+            .map(|value| emit::yaml(&value))
+            .map_err(failed),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    let (mut file, temporary) = temporary(dir)?;
+    let mut written = || -> io::Result<()> {
+        file.write_all(bytes)?;
+        // Whatever the umask: engines run as other users, too.
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write()
-        .inspect_err(|_| drop(fs::remove_file(&temporary)))
-        .map_err(failed)
+    written().inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+/// Tries before giving up on a free name.
+const TRIES: u32 = 100;
+
+/// A new file beside the target, by a name that no reader of the directory takes for a spec.
+fn temporary(dir: &Path) -> io::Result<(fs::File, PathBuf)> {
+    let mut taken = io::Error::from(ErrorKind::AlreadyExists);
+    for number in 0..TRIES {
+        let path = dir.join(format!("spec.{}-{number}.tmp", std::process::id()));
+        let opened = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        match opened {
+            Ok(file) => return Ok((file, path)),
+            Err(err) if err.kind() == ErrorKind::AlreadyExists => taken = err,
+            Err(err) => return Err(err),
+        }
+    }
+    Err(taken)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::{Format, parse, read_spec};
+    use crate::dice::Dice;
+    use crate::file::read_spec;
+    use crate::model::DeviceNode;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let dir =
+                std::env::temp_dir().join(format!("fleet-write-{name}-{}", std::process::id()));
+            drop(fs::remove_dir_all(&dir));
+            Self(dir)
+        }
+
+        fn names(&self) -> Vec<std::ffi::OsString> {
+            let mut names: Vec<_> = fs::read_dir(&self.0)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            names.sort();
+            names
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
 
     #[test]
     fn what_is_written_is_read() {
-        let text = r#"{"cdiVersion":"1.1.0","kind":"v/c","annotations":{"a":"b"},"containerEdits":{"env":["A=1"],"additionalGids":[4]},
-            "devices":[{"name":"d","containerEdits":{"deviceNodes":[{"path":"/dev/x","hostPath":"/h/x","type":"c","major":1,"minor":2,"fileMode":438,"permissions":"rw","uid":1,"gid":2}],
-            "mounts":[{"hostPath":"/a","containerPath":"/b","type":"bind","options":["ro"]}],"hooks":[{"hookName":"prestart","path":"/p","args":["p"],"env":["E=f"],"timeout":3}],
-            "intelRdt":{"closID":"x","schemata":["s"],"enableMonitoring":true},"netDevices":[{"hostInterfaceName":"a","name":"b"}]}}]}"#;
-        let spec = parse(text.as_bytes(), Format::Json).unwrap();
-        let path = std::env::temp_dir().join(format!("fleet-write-{}/x.json", std::process::id()));
-        write_spec(&spec, &path).unwrap();
-        assert_eq!(read_spec(&path).unwrap(), spec);
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-        fs::remove_dir_all(path.parent().unwrap()).unwrap();
-        assert!(write_spec(&Spec::default(), &path).is_err() && !path.exists());
+        let dir = Dir::new("round");
+        let spec = Dice::new(3).spec();
+        for (name, format, start) in [
+            ("x.json", Format::Json, "{"),
+            ("x.yaml", Format::Yaml, "---\n"),
+        ] {
+            let path = dir.0.join("sub").join(name);
+            write_spec(&Dice::new(4).spec(), &path, format).unwrap();
+            write_spec(&spec, &path, format).unwrap();
+            assert_eq!(read_spec(&path).unwrap(), spec);
+            assert!(fs::read_to_string(&path).unwrap().starts_with(start));
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o644);
+        }
+        let names = Dir(dir.0.join("sub")).names();
+        assert_eq!(names, ["x.json", "x.yaml"], "no temporary file stays");
+    }
+
+    #[test]
+    fn a_link_is_replaced_not_followed() {
+        let dir = Dir::new("link");
+        fs::create_dir_all(&dir.0).unwrap();
+        let (target, path) = (dir.0.join("target"), dir.0.join("x.json"));
+        fs::write(&target, "kept").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        write_spec(&Dice::new(5).spec(), &path, Format::Json).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "kept");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    }
+
+    #[test]
+    fn what_nobody_could_read_is_not_written() {
+        let dir = Dir::new("refused");
+        let path = dir.0.join("x.json");
+        let good = Dice::new(6).spec();
+        let node = DeviceNode {
+            path: "/dev/x".to_owned(),
+            permissions: Some("none".to_owned()),
+            ..DeviceNode::default()
+        };
+        let mut none = good.clone();
+        none.devices[0].container_edits.device_nodes.push(node);
+        let low = Spec {
+            cdi_version: "0.4.0".to_owned(),
+            ..good.clone()
+        };
+        for (spec, word) in [
+            (&low, "at least v"),
+            (&none, "\"none\""),
+            (&Spec::default(), "invalid version"),
+        ] {
+            let err = write_spec(spec, &path, Format::Json).unwrap_err();
+            let err = err.to_string();
+            assert!(err.contains(word) && err.contains("x.json"), "{err}");
+        }
+        assert!(!dir.0.exists());
+        fs::create_dir_all(dir.0.join("x.json/full")).unwrap();
+        let err = write_spec(&good, &path, Format::Json).unwrap_err();
+        assert!(err.to_string().contains("errno 21"), "{err}");
+        assert_eq!(dir.names(), ["x.json"], "no temporary file stays");
     }
 }

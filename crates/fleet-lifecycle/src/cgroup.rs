@@ -3,27 +3,39 @@
 //!
 //! libcontainer 0.7: takes an empty path for the root and kills what it finds there (S5), joins a cgroup that others
 //! use (S6), enforces no device rules on v2 (S3), cannot remove nested cgroups. Here a path is absolute and checked,
-//! a cgroup with processes in it is refused, and nothing is ever killed or removed that we did not make.
+//! a cgroup with processes in it is refused, and nothing is ever killed or removed that we did not make, or that we
+//! are in ourselves.
 
 mod choose;
+mod control;
 mod devices;
 mod ebpf;
+mod error;
+mod file;
+mod freezer;
 mod hierarchy;
 mod limits;
+mod list;
 mod processes;
 mod stats;
+#[cfg(test)]
+mod tests;
+mod unit;
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use error::{denied, io_error};
+use freezer::Freezer;
 use hierarchy::{Hierarchy, Version};
 
 pub use choose::Request;
+pub use error::CgroupError;
+pub(crate) use error::Result;
 
 /// Who manages cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,44 +49,20 @@ pub enum Driver {
     Disabled,
 }
 
-/// A cgroup operation that failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CgroupError {
-    /// A path or value that cannot be used.
-    #[error("{0}")]
-    Invalid(String),
-    /// Somebody else's processes are in it.
-    #[error(
-        "cgroup `{0}` is not empty: other processes use it; hint: give the container a `linux.cgroupsPath` of its own"
-    )]
-    Busy(String),
-    /// A file of the cgroup could not be read or written.
-    #[error("{op} `{}`: {}", .path.display(), crate::error::errno_text(.source))]
-    Io {
-        /// What was tried.
-        op: String,
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The device program was refused.
-    #[error("load the device program for cgroup `{path}`: {}", crate::error::errno_text(.source))]
-    Devices {
-        /// Cgroup.
-        path: String,
-        /// The cause.
-        source: io::Error,
-    },
+/// Every hierarchy with the container's directory in it.
+type Leaves = Arc<[(Hierarchy, PathBuf)]>;
+
+/// Found once per run: the mount table of a busy machine is long.
+#[derive(Debug, Clone, Default)]
+struct Found(OnceLock<Leaves>);
+
+impl PartialEq for Found {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
-pub(crate) type Result<T> = std::result::Result<T, CgroupError>;
-
-fn io_error(op: &str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
-    let (op, path) = (op.to_owned(), path.to_path_buf());
-    move |source| CgroupError::Io { op, path, source }
-}
+impl Eq for Found {}
 
 /// Where a container's processes are accounted; stored in its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,18 +71,34 @@ pub struct Cgroup {
     /// Who manages it.
     pub driver: Driver,
     version: Version,
-    /// Below every hierarchy's mount point, absolute.
+    /// Below every hierarchy's mount point, absolute; empty without one.
     path: String,
+    /// The systemd unit that the path was written as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
     /// We made it, so we may kill in it and remove it.
     #[serde(default)]
     made: bool,
+    #[serde(skip)]
+    found: Found,
 }
 
 impl Cgroup {
+    fn new(driver: Driver, version: Version, path: String, scope: Option<String>) -> Self {
+        Self {
+            driver,
+            version,
+            path,
+            scope,
+            made: false,
+            found: Found::default(),
+        }
+    }
+
     /// Decides where the cgroup is; touches nothing.
     ///
     /// # Errors
-    /// A path that would reach processes other than the container's.
+    /// A path that would reach processes other than the container's, or that the kernel would not take.
     pub fn choose(request: &Request<'_>) -> Result<Self> {
         choose::choose(request)
     }
@@ -105,315 +109,163 @@ impl Cgroup {
         &self.path
     }
 
+    /// The name of the systemd unit, when `linux.cgroupsPath` was `slice:prefix:name`.
+    #[must_use]
+    pub fn scope(&self) -> Option<&str> {
+        self.scope.as_deref()
+    }
+
     /// Whether the container has a cgroup of its own.
     #[must_use]
     pub fn writable(&self) -> bool {
         self.made
     }
 
-    fn leaves(&self) -> Result<Vec<(Hierarchy, PathBuf)>> {
-        let all = hierarchy::all(self.version)?;
-        Ok(all
+    fn leaves(&self) -> Result<Leaves> {
+        if let Some(known) = self.found.0.get() {
+            return Ok(Arc::clone(known));
+        }
+        let all = hierarchy::of_leaf(self.version)?;
+        let leaves: Leaves = all
             .into_iter()
             .map(|h| (h.clone(), h.leaf(&self.path)))
-            .collect())
+            .collect();
+        Ok(Arc::clone(self.found.0.get_or_init(|| leaves)))
     }
 
-    fn leaf(&self, controller: &str) -> Result<Option<PathBuf>> {
-        Ok(self
-            .leaves()?
-            .into_iter()
-            .find(|(h, _)| h.has(controller))
-            .map(|(_, leaf)| leaf))
+    /// The directories of a cgroup that we made; `None` without one. A record that names a whole hierarchy, or a way
+    /// out of one, is damaged.
+    fn owned(&self) -> Result<Option<Leaves>> {
+        if !self.made {
+            return Ok(None);
+        }
+        let whole = self.path.trim_matches('/').is_empty();
+        if whole
+            || !self.path.starts_with('/')
+            || self.path.split('/').any(|part| part == ".." || part == ".")
+        {
+            return Err(CgroupError::Invalid(format!(
+                "the recorded cgroup \"{}\" is not a container's",
+                self.path.escape_debug()
+            )));
+        }
+        self.leaves().map(Some)
     }
 
-    /// Makes the cgroup in every hierarchy. Where we may not, a rootless container goes without.
+    /// Makes the cgroup in every hierarchy. Where we may not, a rootless container goes without, which
+    /// [`Cgroup::writable`] tells afterwards.
     ///
     /// # Errors
-    /// [`CgroupError::Busy`], or what could not be made.
+    /// [`CgroupError::Busy`], or what could not be made; nothing new is left then.
     pub fn create(&mut self, rootless: bool) -> Result<()> {
         if self.driver == Driver::Disabled {
             return Ok(());
         }
         let leaves = self.leaves()?;
-        for (_, leaf) in &leaves {
-            if leaf.is_dir() && !processes::of_tree(leaf)?.is_empty() {
-                return Err(CgroupError::Busy(self.path.clone()));
-            }
-        }
+        self.refuse_used(&leaves)?;
+        let mut made = Vec::new();
+        let result = leaves.iter().try_for_each(|(hierarchy, leaf)| {
+            hierarchy
+                .make(&self.path, &mut made)
+                .map_err(|source| (leaf, source))
+        });
         self.made = true;
-        for (hierarchy, leaf) in &leaves {
-            match hierarchy.make(&self.path) {
-                Ok(()) => {}
-                Err(err) if rootless && denied(&err) => {
-                    // What was made in a hierarchy that we may write to goes again.
-                    drop(self.remove());
-                    self.made = false;
-                    return Ok(());
-                }
-                Err(source) => {
-                    drop(self.remove());
-                    self.made = false;
-                    return Err(io_error("create cgroup", leaf)(source));
-                }
+        let result = match result {
+            Ok(()) => self.refuse_threaded(&leaves),
+            Err((_, err)) if rootless && denied(&err) => {
+                self.made = false;
+                Ok(())
             }
+            Err((leaf, source)) => Err(io_error("create cgroup", leaf)(source)),
+        };
+        self.made &= result.is_ok();
+        if !self.made {
+            made.iter().rev().for_each(|dir| drop(fs::remove_dir(dir)));
+        }
+        result
+    }
+
+    /// An empty cgroup may be used again; not one with processes, or one in which ours would not run.
+    fn refuse_used(&self, leaves: &Leaves) -> Result<()> {
+        if !processes::of_all(leaves)?.is_empty() {
+            return Err(CgroupError::Busy(self.path.clone()));
+        }
+        let frozen = Freezer::find(self.version, leaves)
+            .is_some_and(|freezer| freezer.is_frozen().unwrap_or(false));
+        if frozen {
+            return Err(CgroupError::Invalid(format!(
+                "cgroup `{}` exists and is frozen",
+                self.path
+            )));
         }
         Ok(())
     }
 
-    /// Sets limits; absent ones are left alone.
-    ///
-    /// # Errors
-    /// The file, value and cause.
-    pub fn apply(&self, resources: &Value) -> Result<()> {
-        limits::apply(self.version, &self.leaves()?, resources)
+    fn refuse_threaded(&self, leaves: &Leaves) -> Result<()> {
+        match leaves
+            .iter()
+            .find_map(|(hierarchy, _)| hierarchy.unusable(&self.path))
+        {
+            Some(kind) => Err(CgroupError::Invalid(format!(
+                "cgroup `{}` takes no processes: its type is \"{kind}\", since one above it is threaded",
+                self.path
+            ))),
+            None => Ok(()),
+        }
     }
 
-    /// Sets the device rules (`runtime-spec config-linux.md#allowed-device-list`) on top of the default devices.
+    /// Sets limits; absent ones are left alone. Device rules are not among them, see [`Cgroup::apply_devices`].
     ///
     /// # Errors
-    /// A rule that is none, or a refusal by the kernel. Rootless, where only the owner of the machine may load a
-    /// device program, rules are left out on v2, as with the peers.
+    /// The file, value and cause. Without a cgroup of its own, any limit is one.
+    pub fn apply(&self, resources: &Value) -> Result<()> {
+        match self.owned()? {
+            Some(leaves) => limits::apply(self.version, &leaves, resources),
+            None => limits::demanded(resources).map_or(Ok(()), |name| {
+                Err(CgroupError::Invalid(format!(
+                    "`linux.resources.{name}` cannot be set: the container has no cgroup of its own"
+                )))
+            }),
+        }
+    }
+
+    /// Sets the device rules (`runtime-spec config-linux.md#allowed-device-list`) on top of the default devices, in
+    /// place of earlier ones, in order: for each access the last rule that speaks of it decides.
+    ///
+    /// # Errors
+    /// A rule that is none, a list that cgroup v1 cannot express, a machine that cannot enforce one, or a refusal by
+    /// the kernel. Rootless, where only the owner of the machine may set device rules, they are left out, as with
+    /// the peers: a rootless container has no devices that its user could not open anyway.
     pub fn apply_devices(&self, rules: &[Value], rootless: bool) -> Result<()> {
         let rules = devices::Rules::from_spec(rules)?;
-        match self.version {
-            Version::V1 => match self.leaf("devices")? {
-                Some(leaf) => devices::write_v1(&leaf, &rules),
-                None => Ok(()),
-            },
-            Version::V2 => {
-                let leaf = hierarchy::all(Version::V2)?
-                    .first()
-                    .map(|h| h.leaf(&self.path))
-                    .unwrap_or_default();
-                match ebpf::attach(&leaf, &rules) {
-                    Err(err) if rootless && denied(&err) => Ok(()),
-                    other => other.map_err(|source| CgroupError::Devices {
-                        path: self.path.clone(),
-                        source,
-                    }),
-                }
-            }
+        let Some(leaves) = self.owned()? else {
+            return Ok(());
+        };
+        let result = match leaves.iter().find(|(h, _)| h.has("devices")) {
+            Some((_, leaf)) if self.version == Version::V1 => list::write(leaf, &rules),
+            Some((_, leaf)) => ebpf::attach(leaf, &rules).map_err(|source| CgroupError::Devices {
+                path: self.path.clone(),
+                source,
+            }),
+            None if rules.is_open() || rootless => Ok(()),
+            None => Err(CgroupError::Invalid(
+                "this machine has no devices cgroup controller: device rules cannot be enforced"
+                    .to_owned(),
+            )),
+        };
+        match result {
+            Err(CgroupError::Devices { .. }) if rootless => Ok(()),
+            Err(CgroupError::Io { source, .. }) if rootless && denied(&source) => Ok(()),
+            other => other,
         }
     }
 
-    /// Changes limits of a running container. Without a `devices` list the device rules stay as they are.
+    /// Changes limits of a running container. Device rules stay as they are even when a list is given, as with runc:
+    /// engines send the list that they know, which lacks the devices that were added on the way here.
     ///
     /// # Errors
-    /// As [`Cgroup::apply`]; a container without a cgroup of its own has no limits to change.
+    /// As [`Cgroup::apply`].
     pub fn update(&self, resources: &Value) -> Result<()> {
-        if !self.made {
-            let asked = resources
-                .as_object()
-                .is_some_and(|all| all.values().any(|v| !v.is_null()));
-            return if asked {
-                Err(CgroupError::Invalid(
-                    "the container has no cgroup of its own: there is nothing to limit".to_owned(),
-                ))
-            } else {
-                Ok(())
-            };
-        }
-        self.apply(resources)?;
-        match resources.get("devices").and_then(Value::as_array) {
-            Some(rules) if !rules.is_empty() => self.apply_devices(rules, false),
-            _ => Ok(()),
-        }
+        self.apply(resources)
     }
-
-    /// Where one more process of the container goes: on v2 the cgroup that its first process is in, since a workload
-    /// that made cgroups of its own leaves the container's own unusable (`EBUSY`).
-    #[must_use]
-    pub fn exec_target(&self, init: i32) -> String {
-        if self.version == Version::V1 {
-            return self.path.clone();
-        }
-        let below = hierarchy::own_path(&format!("/proc/{init}/cgroup"), "");
-        below
-            .filter(|path| Path::new(path).starts_with(&self.path))
-            .unwrap_or_else(|| self.path.clone())
-    }
-
-    /// Pids of all processes, nested cgroups included.
-    ///
-    /// # Errors
-    /// A file that cannot be read.
-    pub fn processes(&self) -> Result<Vec<i32>> {
-        if !self.made {
-            return Ok(Vec::new());
-        }
-        let leaf = match self.version {
-            Version::V1 => self.leaf("devices")?.or(self.leaf("pids")?),
-            Version::V2 => self.leaves()?.into_iter().map(|(_, leaf)| leaf).next(),
-        };
-        leaf.map_or(Ok(Vec::new()), |leaf| processes::of_tree(&leaf))
-    }
-
-    /// Sends a signal to every process in the cgroup.
-    ///
-    /// # Errors
-    /// A cgroup that cannot be read; a gone one is no error.
-    pub fn kill_all(&self, signal: i32) -> Result<()> {
-        if !self.made {
-            return Ok(());
-        }
-        if signal == libc::SIGKILL && self.version == Version::V2 {
-            let leaf = hierarchy::all(Version::V2)?
-                .first()
-                .map(|h| h.leaf(&self.path))
-                .unwrap_or_default();
-            if fs::write(leaf.join("cgroup.kill"), "1").is_ok() {
-                return Ok(());
-            }
-        }
-        // A frozen process takes its signal only once thawed; freezing first keeps forks from escaping the list.
-        let was_frozen = self.is_frozen().unwrap_or(false);
-        let froze = was_frozen || self.freeze().is_ok();
-        let sent = self.processes().map(|pids| {
-            pids.into_iter()
-                .for_each(|pid| processes::signal(pid, signal))
-        });
-        if froze && (!was_frozen || signal == libc::SIGKILL) {
-            drop(self.thaw());
-        }
-        sent
-    }
-
-    /// Stops every process, and waits until they are stopped.
-    ///
-    /// # Errors
-    /// No freezer, or a process that would not stop in time.
-    pub fn freeze(&self) -> Result<()> {
-        self.set_frozen(true)
-    }
-
-    /// Lets every process go on.
-    ///
-    /// # Errors
-    /// No freezer.
-    pub fn thaw(&self) -> Result<()> {
-        self.set_frozen(false)
-    }
-
-    fn freezer(&self) -> Result<Option<PathBuf>> {
-        Ok(match self.version {
-            Version::V1 => self.leaf("freezer")?.map(|leaf| leaf.join("freezer.state")),
-            Version::V2 => self
-                .leaves()?
-                .into_iter()
-                .next()
-                .map(|(_, leaf)| leaf.join("cgroup.freeze")),
-        })
-    }
-
-    fn set_frozen(&self, frozen: bool) -> Result<()> {
-        let Some(file) = self.freezer()? else {
-            return Err(CgroupError::Invalid(
-                "the machine has no freezer cgroup".to_owned(),
-            ));
-        };
-        let word = match (self.version, frozen) {
-            (Version::V1, true) => "FROZEN",
-            (Version::V1, false) => "THAWED",
-            (Version::V2, true) => "1",
-            (Version::V2, false) => "0",
-        };
-        let end = Instant::now() + Duration::from_secs(10);
-        loop {
-            // v1 needs the write again while processes fork (kernel cgroup-v1/freezer-subsystem.rst).
-            fs::write(&file, word).map_err(io_error("write", &file))?;
-            if self.is_frozen()? == frozen {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                drop(fs::write(
-                    &file,
-                    if self.version == Version::V1 {
-                        "THAWED"
-                    } else {
-                        "0"
-                    },
-                ));
-                return Err(CgroupError::Invalid(format!(
-                    "cgroup `{}` did not freeze within 10 s",
-                    self.path
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Whether every process is stopped.
-    ///
-    /// # Errors
-    /// A file that cannot be read.
-    pub fn is_frozen(&self) -> Result<bool> {
-        if !self.made {
-            return Ok(false);
-        }
-        let Some(file) = self.freezer()? else {
-            return Ok(false);
-        };
-        let file = if self.version == Version::V2 {
-            file.with_file_name("cgroup.events")
-        } else {
-            file
-        };
-        let text = fs::read_to_string(&file).map_err(io_error("read", &file))?;
-        Ok(text.trim() == "FROZEN" || text.lines().any(|line| line == "frozen 1"))
-    }
-
-    /// Removes the cgroup with all below it, once its processes are gone. A gone one is no error.
-    ///
-    /// # Errors
-    /// A cgroup that stays busy.
-    pub fn remove(&self) -> Result<()> {
-        if !self.made {
-            return Ok(());
-        }
-        self.leaves()?
-            .iter()
-            .try_for_each(|(_, leaf)| processes::remove_tree(leaf))
-    }
-
-    /// Statistics in runc's `events --stats` form.
-    ///
-    /// # Errors
-    /// A container without a cgroup of its own.
-    pub fn stats(&self) -> Result<Value> {
-        if !self.made {
-            return Err(CgroupError::Invalid(
-                "the container has no cgroup of its own: there are no statistics".to_owned(),
-            ));
-        }
-        Ok(stats::collect(self.version, &self.leaves()?))
-    }
-
-    /// How often the kernel killed a process of the container for want of memory.
-    ///
-    /// # Errors
-    /// A file that cannot be read.
-    pub fn oom_kills(&self) -> Result<u64> {
-        let Some(leaf) = self.leaf("memory")? else {
-            return Ok(0);
-        };
-        let file = leaf.join(if self.version == Version::V1 {
-            "memory.oom_control"
-        } else {
-            "memory.events"
-        });
-        let text = fs::read_to_string(&file).map_err(io_error("read", &file))?;
-        Ok(text
-            .lines()
-            .find_map(|line| line.strip_prefix("oom_kill "))
-            .and_then(|n| n.trim().parse().ok())
-            .unwrap_or(0))
-    }
-}
-
-fn denied(err: &io::Error) -> bool {
-    matches!(
-        err.raw_os_error(),
-        Some(libc::EACCES | libc::EPERM | libc::EROFS)
-    )
 }

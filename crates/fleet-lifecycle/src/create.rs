@@ -179,16 +179,17 @@ fn check_dev(rootfs: &Path) -> Result<()> {
 /// Makes the cgroup and sets its limits and device rules before any process is in it.
 fn account(request: &CreateRequest<'_>, group: &mut Cgroup) -> Result<()> {
     group.create(request.who.rootless())?;
-    if !group.writable() {
-        return Ok(());
-    }
     let none = json!({});
     let resources = request
         .spec
         .pointer("/linux/resources")
         .filter(|r| r.is_object())
         .unwrap_or(&none);
+    // Without a cgroup a limit that was asked for is refused by name, never dropped in silence.
     group.apply(resources)?;
+    if !group.writable() {
+        return Ok(());
+    }
     group.apply_devices(spec::list(resources, "/devices"), request.who.rootless())?;
     Ok(())
 }

@@ -129,6 +129,8 @@ impl Tail {
         capabilities::drop_bounding(&program.capabilities)
             .op(|| "drop the capability bounding set")?;
         identity::switch(program)?;
+        // Whether the program may be executed is asked with the capabilities that it will have (L29).
+        capabilities::preview(&program.capabilities).op(|| "set effective capabilities")?;
         if entered.is_err() {
             workdir::enter(&program.cwd)?;
         }

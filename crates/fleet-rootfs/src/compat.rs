@@ -1,16 +1,16 @@
 //! `enable-cuda-compat`: the image's own newer `libcuda` (forward compatibility) is preferred when NVIDIA's rules allow
 //! it on this driver. The image's library is only named to its own loader, never mounted from or executed.
 
-use nix::sys::stat::SFlag;
-use serde_json::Value;
+use std::cmp::Ordering;
+use std::fs::File;
+
+use serde_json::{Map, Value};
 
 use crate::ldcache::compare_names;
-use crate::root::{Root, clean};
-use crate::{Applied, ApplyError, elf};
+use crate::root::{FileType, Root, clean};
+use crate::{Applied, elf};
 
 const DEFAULT_ROOT: &str = "/usr/local/cuda/compat";
-/// Sorts before our own drop-in, so that its directory comes first.
-const DROP_IN: &str = "/etc/ld.so.conf.d/00-compat-fleet-nvidia.conf";
 const NOTE: &str = ".note.cuda.fwd_compatibility";
 const OWNER: &str = "NVIDIA Corporation";
 const NOTE_LIMIT: u64 = 256 * 1024;
@@ -22,47 +22,48 @@ pub(crate) struct Host<'a> {
     pub(crate) cuda: Option<&'a str>,
 }
 
-/// Decides, and names the compat directory to the loader.
-pub(crate) fn enable(
+/// Decides, and returns the directory that is to come first for the loader, if any.
+pub(crate) fn decide(
     root: &Root<'_>,
     host: &Host<'_>,
     directory: Option<&str>,
     done: &mut Applied,
-) -> Result<(), ApplyError> {
+) -> Option<String> {
     let directory = clean(directory.unwrap_or(DEFAULT_ROOT));
-    let Some((file, version)) = library(root, &directory) else {
-        return Ok(());
-    };
-    let note = root
-        .open_file(&format!("{directory}/{file}"))
-        .ok()
-        .and_then(|file| elf::section(&file, NOTE, NOTE_LIMIT))
-        .and_then(|bytes| describe(&bytes));
-    if !wanted(host, &version, note.as_ref()) {
+    let (file, version) = library(root, &directory)?;
+    let section = elf::section(&file, NOTE, NOTE_LIMIT);
+    let note = section.as_ref().and_then(describe);
+    if section.is_some() && note.is_none() {
         done.notes.push(format!(
-            "CUDA compatibility libraries {version} in `{directory}` are not used with this driver"
+            "CUDA compatibility libraries {version} in `{directory}` are not used: their note cannot be read"
         ));
-        return Ok(());
+        return None;
     }
+    let used = wanted(host, &version, note.as_ref());
+    let verb = if used {
+        "are used"
+    } else {
+        "are not used with this driver"
+    };
     done.notes.push(format!(
-        "CUDA compatibility libraries {version} in `{directory}` are used"
+        "CUDA compatibility libraries {version} in `{directory}` {verb}"
     ));
-    root.replace(DROP_IN, format!("{directory}\n").as_bytes(), 0o644)
-        .map_err(|err| ApplyError::new("write", DROP_IN, &err))
+    used.then_some(directory)
 }
 
 /// The one regular `libcuda.so.X.Y` of the directory, and its version.
-fn library(root: &Root<'_>, directory: &str) -> Option<(String, String)> {
-    let names = root.list(directory).ok()?;
-    let mut found = names
-        .into_iter()
-        .filter(|(_, kind)| *kind == SFlag::S_IFREG)
-        .filter_map(|(name, _)| {
-            let version = name.strip_prefix("libcuda.so.")?.to_owned();
-            version.contains('.').then_some((name, version))
-        });
-    let only = found.next()?;
-    found.next().is_none().then_some(only)
+fn library(root: &Root<'_>, directory: &str) -> Option<(File, String)> {
+    let directory = root.directory(directory).ok()?;
+    let names = directory.entries().ok()?;
+    let mut found = names.iter().filter_map(|(name, kind)| {
+        let version = name.strip_prefix("libcuda.so.")?;
+        (*kind == FileType::RegularFile && version.contains('.')).then_some((name, version))
+    });
+    let (name, version) = found.next()?;
+    if found.next().is_some() {
+        return None;
+    }
+    Some((directory.open(name).ok()?, version.to_owned()))
 }
 
 /// What the note says of the library.
@@ -72,85 +73,101 @@ struct Note {
     branches: Vec<String>,
 }
 
-/// An ELF note: sizes of owner and description, type, owner, description, each padded to four bytes.
-fn describe(bytes: &[u8]) -> Option<Note> {
+/// An ELF note: sizes of owner and description, type, owner, description, the owner padded to the section's alignment.
+fn describe(section: &elf::Section) -> Option<Note> {
+    let bytes = section.bytes.as_slice();
     let size = |at: usize| {
-        usize::try_from(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?)).ok()
+        let word = bytes.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(word)).ok()
     };
     let (owner, description) = (size(0)?, size(4)?);
-    let start = 12 + owner.checked_next_multiple_of(4)?;
     let name = bytes.get(12..12_usize.checked_add(owner)?)?;
     if name.strip_suffix(b"\0").unwrap_or(name) != OWNER.as_bytes() {
         return None;
     }
-    let text = bytes.get(start..start.checked_add(description)?)?;
-    let text = text.split(|byte| *byte == 0).next()?;
-    let json: Value = serde_json::from_slice(text).ok()?;
-    // Key names differ between releases of the tool that writes them; case is not significant.
-    let field = |words: &[&str]| {
-        json.as_object()?
-            .iter()
-            .find(|(key, _)| {
-                words
-                    .iter()
-                    .any(|word| key.to_ascii_lowercase().replace(['_', '-', ' '], "") == *word)
-            })
+    let start = owner
+        .checked_next_multiple_of(section.alignment.max(1))?
+        .checked_add(12)?;
+    // Sizes of some releases count padding that is not there.
+    let end = start.checked_add(description)?.min(bytes.len());
+    let text = bytes.get(start..end)?.split(|byte| *byte == 0).next()?;
+    serde_json::from_slice(text).ok().map(|json| read(&json))
+}
+
+/// The keys that matter are `Driver`, a list of branches, and `CUDA Version`; case is not significant.
+fn read(json: &Map<String, Value>) -> Note {
+    let field = |name: &str| {
+        let mut fields = json.iter();
+        fields
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     };
-    let plain = |value: &Value| {
-        value
-            .as_str()
-            .map(str::to_owned)
-            .or_else(|| value.as_number().map(ToString::to_string))
+    let plain = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
     };
-    let branches = field(&[
-        "driver",
-        "drivers",
-        "driverbranch",
-        "driverbranches",
-        "driversupported",
-    ])?;
-    let branches = branches
-        .as_array()
-        .map(|all| all.iter().filter_map(plain).collect())
-        .unwrap_or_default();
-    Some(Note {
-        cuda: field(&["cuda", "cudaversion"]).and_then(plain),
-        branches,
-    })
+    let listed = field("driver").and_then(Value::as_array);
+    Note {
+        cuda: field("cuda version").and_then(plain),
+        branches: listed.into_iter().flatten().filter_map(plain).collect(),
+    }
 }
 
 fn major(version: &str) -> Option<u32> {
     version.split('.').next()?.parse().ok()
 }
 
-/// Facts of `nvidia-toolkit.md` 5: with a note, the host driver's branch must be listed and the library newer; without
-/// one, the library's major version must be above the host driver's.
+/// NVIDIA's rules. With a note that lists driver branches, the host's must be among them and the library newer; with
+/// CUDA versions alone, the library's must be higher; without a note, the library's major version must be above the
+/// host driver's, which says nothing where the host tells a CUDA version instead.
 fn wanted(host: &Host<'_>, version: &str, note: Option<&Note>) -> bool {
-    match (note, host.driver, host.cuda) {
-        (Some(note), Some(driver), _) => {
-            let branch = major(driver).map(|n| n.to_string());
+    let above = |theirs: &str, ours: &str| compare(theirs, ours).is_gt();
+    let Some(note) = note else {
+        let majors = (major(version), host.driver.and_then(major));
+        return host.cuda.is_none()
+            && matches!(majors, (Some(theirs), Some(ours)) if theirs > ours);
+    };
+    let newer = match (note.cuda.as_deref(), host.cuda) {
+        (Some(theirs), Some(ours)) => Some(above(theirs, ours)),
+        _ => None,
+    };
+    match host
+        .driver
+        .and_then(|driver| Some((driver, major(driver)?)))
+    {
+        Some((driver, branch)) if !note.branches.is_empty() => {
             let listed = note
                 .branches
                 .iter()
-                .any(|known| major(known).map(|n| n.to_string()) == branch);
-            listed && compare_names(version, driver).is_gt()
+                .any(|known| major(known) == Some(branch));
+            listed && newer.unwrap_or_else(|| above(version, driver))
         }
-        (Some(note), None, Some(cuda)) => note
-            .cuda
-            .as_deref()
-            .is_some_and(|theirs| compare_names(theirs, cuda).is_gt()),
-        (None, Some(driver), None) => {
-            matches!((major(version), major(driver)), (Some(theirs), Some(ours)) if theirs > ours)
-        }
-        _ => false,
+        _ => newer.unwrap_or(false),
     }
+}
+
+/// 12.10 is above 12.9.
+fn compare(left: &str, right: &str) -> Ordering {
+    let plain = |text: &str| text.trim_start_matches('v').as_bytes().to_vec();
+    compare_names(&plain(left), &plain(right))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::root::tests::Tree;
+
+    fn section(bytes: &[u8], alignment: usize) -> elf::Section {
+        elf::Section {
+            bytes: bytes.to_vec(),
+            alignment,
+        }
+    }
+
+    fn described(bytes: &[u8]) -> Option<Note> {
+        describe(&section(bytes, 4))
+    }
 
     fn note_bytes(owner: &str, json: &str) -> Vec<u8> {
         let mut out = Vec::new();
@@ -163,94 +180,214 @@ mod tests {
         out
     }
 
+    /// An ELF file with nothing but the note's section.
+    fn with_note(json: &str) -> Vec<u8> {
+        let note = note_bytes(OWNER, json);
+        let names = format!("\0{NOTE}\0");
+        let mut out = vec![0; 64];
+        out[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        let mut section = |name: u32, at: usize, length: usize| {
+            let mut header = vec![0; 64];
+            header[..4].copy_from_slice(&name.to_le_bytes());
+            header[24..32].copy_from_slice(&(at as u64).to_le_bytes());
+            header[32..40].copy_from_slice(&(length as u64).to_le_bytes());
+            header[48] = 4;
+            out.extend(header);
+        };
+        section(1, 192, note.len());
+        section(0, 192 + note.len(), names.len());
+        out[40..48].copy_from_slice(&64_u64.to_le_bytes());
+        for (at, value) in [(58, 64_u16), (60, 2), (62, 1)] {
+            out[at..at + 2].copy_from_slice(&value.to_le_bytes());
+        }
+        [out, note, names.into_bytes()].concat()
+    }
+
     #[test]
     fn notes() {
-        let note = describe(&note_bytes(
-            OWNER,
-            r#"{"CUDA Version": "12.8", "Driver": [535, "550"]}"#,
-        ))
-        .unwrap();
-        assert_eq!(
-            note,
-            Note {
-                cuda: Some("12.8".into()),
-                branches: vec!["535".into(), "550".into()]
-            }
-        );
-        assert_eq!(describe(&note_bytes("Somebody", "{}")), None);
-        let good = note_bytes(OWNER, r#"{"driver": []}"#);
+        let json =
+            r#"{"Format": 1, "CUDA Version": "12.8", "Driver": [535, "550"], "Device": [1]}"#;
+        let want = Note {
+            cuda: Some("12.8".into()),
+            branches: vec!["535".into(), "550".into()],
+        };
+        let good = note_bytes(OWNER, json);
+        assert_eq!(described(&good).unwrap(), want);
+        // 19 bytes of owner are padded to 20 or 24.
+        let mut wide = good[..31].to_vec();
+        wide.resize(36, 0);
+        wide.extend(json.as_bytes());
+        assert_eq!(describe(&section(&wide, 8)).unwrap(), want);
+        assert_eq!(describe(&section(&wide, 4)), None);
+        assert_eq!(described(&note_bytes("Somebody", json)), None);
+        assert_eq!(described(&note_bytes(OWNER, "[1]")), None);
+        assert_eq!(described(&note_bytes(OWNER, "{")), None);
         for length in 0..good.len() {
-            drop(describe(&good[..length]));
+            assert_eq!(described(&good[..length]), None, "cut at {length}");
+        }
+        for (at, want) in [(0, false), (4, true), (7, true)] {
+            let mut bad = good.clone();
+            bad[at] = 0xff;
+            assert_eq!(
+                described(&bad).is_some(),
+                want,
+                "a size at {at} that is too large"
+            );
         }
     }
 
     #[test]
     fn decisions() {
-        let note = |branches: &[&str]| Note {
-            cuda: Some("12.10".into()),
-            branches: branches.iter().map(|b| (*b).to_owned()).collect(),
+        let note = |branches: &[&str]| {
+            let branches = branches.iter().map(|branch| (*branch).to_owned()).collect();
+            Some(Note {
+                cuda: Some("12.10".into()),
+                branches,
+            })
         };
-        let driver = |d| Host {
-            driver: Some(d),
-            cuda: None,
-        };
-        assert!(wanted(
-            &driver("550.54.15"),
-            "570.10.1",
-            Some(&note(&["550"]))
-        ));
-        assert!(
-            !wanted(&driver("550.54.15"), "570.10.1", Some(&note(&["535"]))),
-            "branch not listed"
-        );
-        assert!(
-            !wanted(&driver("580.1.1"), "570.10.1", Some(&note(&["580"]))),
-            "older than the host"
-        );
-        assert!(wanted(&driver("550.54.15"), "570.10.1", None));
-        assert!(!wanted(&driver("570.1.1"), "570.10.1", None));
-        assert!(
-            wanted(
-                &Host {
-                    driver: None,
-                    cuda: Some("12.9")
-                },
-                "1.1",
-                Some(&note(&[]))
+        for (driver, cuda, version, note, want, why) in [
+            (
+                "550.54.15",
+                "",
+                "570.10.1",
+                note(&["550"]),
+                true,
+                "branch listed, newer",
             ),
-            "12.10 is above 12.9"
-        );
-        assert!(!wanted(&Host::default(), "570.1.1", None));
+            (
+                "550.54.15",
+                "",
+                "570.10.1",
+                note(&["535"]),
+                false,
+                "branch not listed",
+            ),
+            (
+                "580.1.1",
+                "",
+                "570.10.1",
+                note(&["580"]),
+                false,
+                "older than the host",
+            ),
+            (
+                "580.1.1",
+                "12.9",
+                "1.1",
+                note(&["580"]),
+                true,
+                "CUDA versions say more than a file name",
+            ),
+            (
+                "580.1.1",
+                "12.10",
+                "1.1",
+                note(&["580"]),
+                false,
+                "the same CUDA version",
+            ),
+            (
+                "580.1.1",
+                "12.9",
+                "1.1",
+                note(&[]),
+                true,
+                "no list: CUDA versions",
+            ),
+            (
+                "580.1.1",
+                "",
+                "590.1.1",
+                note(&[]),
+                false,
+                "no list and no CUDA version of the host",
+            ),
+            ("", "12.9", "1.1", note(&[]), true, "12.10 is above 12.9"),
+            ("", "13.0", "1.1", note(&[]), false, "12.10 is below 13.0"),
+            (
+                "550.54.15",
+                "",
+                "570.10.1",
+                None,
+                true,
+                "no note, higher major",
+            ),
+            (
+                "570.1.1",
+                "",
+                "570.10.1",
+                None,
+                false,
+                "no note, same major",
+            ),
+            ("1000.1", "", "570.10.1", None, false, "numbers, not texts"),
+            (
+                "550.1.1",
+                "12.4",
+                "570.10.1",
+                None,
+                false,
+                "no note, but a CUDA version",
+            ),
+            ("", "", "570.1.1", None, false, "nothing known"),
+        ] {
+            let given = |text: &'static str| Some(text).filter(|text| !text.is_empty());
+            let host = Host {
+                driver: given(driver),
+                cuda: given(cuda),
+            };
+            assert_eq!(wanted(&host, version, note.as_ref()), want, "{why}");
+        }
     }
 
     #[test]
-    fn the_drop_in() {
-        let tree = Tree::new("compat");
-        tree.write("usr/local/cuda/compat/libcuda.so.570.10.1", "no elf");
-        let mut done = Applied::default();
-        enable(
-            &tree.root(),
-            &Host {
+    fn the_librarys_own_note_counts() {
+        for (branches, want) in [("550", true), ("535", false), ("550,", false)] {
+            let tree = Tree::new("compat");
+            std::os::unix::fs::symlink("/usr/local/cuda-13", tree.root_link("usr/local/cuda"))
+                .unwrap();
+            let json = format!(r#"{{"Driver": [{branches}], "CUDA Version": "13.0"}}"#);
+            tree.write(
+                "usr/local/cuda-13/compat/libcuda.so.580.10.1",
+                with_note(&json),
+            );
+            std::os::unix::fs::symlink(
+                "libcuda.so.580.10.1",
+                tree.path
+                    .join("usr/local/cuda-13/compat/libcuda.so.580.link"),
+            )
+            .unwrap();
+            let host = Host {
                 driver: Some("550.1.1"),
                 cuda: None,
-            },
-            None,
-            &mut done,
-        )
-        .unwrap();
-        assert_eq!(tree.read(DROP_IN), "/usr/local/cuda/compat\n");
-        tree.write("usr/local/cuda/compat/libcuda.so.560.1.1", "a second one");
-        let mut done = Applied::default();
-        enable(
-            &tree.root(),
-            &Host {
-                driver: Some("550.1.1"),
-                cuda: None,
-            },
-            None,
-            &mut done,
-        )
-        .unwrap();
-        assert!(done.notes.is_empty(), "two candidates: no decision");
+            };
+            for root in tree.roots() {
+                let mut done = Applied::default();
+                let decided = decide(&root, &host, None, &mut done);
+                assert_eq!(decided.as_deref(), want.then_some(DEFAULT_ROOT));
+                assert_eq!(done.notes.len(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn two_candidates_are_none() {
+        let tree = Tree::new("compat-two");
+        tree.write("compat/libcuda.so.570.10.1", "no elf");
+        let host = Host {
+            driver: Some("550.1.1"),
+            cuda: None,
+        };
+        let decide = || {
+            decide(
+                &tree.root(),
+                &host,
+                Some("/../compat"),
+                &mut Applied::default(),
+            )
+        };
+        assert_eq!(decide().as_deref(), Some("/compat"));
+        tree.write("compat/libcuda.so.560.1.1", "a second one");
+        assert_eq!(decide(), None);
     }
 }

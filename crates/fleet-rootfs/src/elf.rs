@@ -1,10 +1,10 @@
 //! The few facts of an ELF file that a loader's cache and the compat decision need, read by offset.
 //!
-//! The files come from images: every offset is checked, sizes are bounded, and nothing is read twice as large.
+//! The files come from images: every offset is checked, sizes are bounded, and of a library of hundreds of megabytes
+//! the headers, the dynamic section and one name are read.
 
 use std::fs::File;
-
-use crate::root::read_at;
+use std::os::unix::fs::FileExt;
 
 /// Facts of a shared library.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,14 +13,20 @@ pub(crate) struct Library {
     pub(crate) machine: u16,
     /// Whether it is a 64-bit file.
     pub(crate) wide: bool,
-    /// `DT_SONAME`.
+    /// `e_flags`, which hold the float ABI on 32-bit Arm.
+    pub(crate) flags: u32,
+    /// `DT_SONAME`, where it is a name that can lie beside the library.
     pub(crate) soname: Option<String>,
 }
 
 /// Most program or section headers looked at; real files have about a dozen and some dozens.
-const MAX_HEADERS: u64 = 256;
-/// Most bytes of a dynamic section or string table that are read.
-const MAX_TABLE: u64 = 4 * 1024 * 1024;
+const MAX_HEADERS: u16 = 256;
+/// Most bytes of a dynamic section or a table of section names that are read.
+const MAX_TABLE: u64 = 64 * 1024;
+/// Longest file name.
+const MAX_NAME: u64 = 256;
+/// Header and program headers of every real library fit in here, so that one read fetches both.
+const START: usize = 1024;
 const ET_DYN: u16 = 3;
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
@@ -32,16 +38,20 @@ const DT_SONAME: u64 = 14;
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
+    fn array<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.0.get(at..at.checked_add(N)?)?.try_into().ok()
+    }
+
     fn u16(&self, at: usize) -> Option<u16> {
-        Some(u16::from_le_bytes(self.0.get(at..at + 2)?.try_into().ok()?))
+        self.array(at).map(u16::from_le_bytes)
     }
 
     fn u32(&self, at: usize) -> Option<u32> {
-        Some(u32::from_le_bytes(self.0.get(at..at + 4)?.try_into().ok()?))
+        self.array(at).map(u32::from_le_bytes)
     }
 
     fn u64(&self, at: usize) -> Option<u64> {
-        Some(u64::from_le_bytes(self.0.get(at..at + 8)?.try_into().ok()?))
+        self.array(at).map(u64::from_le_bytes)
     }
 
     /// An address-sized number.
@@ -54,6 +64,23 @@ impl Bytes<'_> {
     }
 }
 
+/// Reads `length` bytes at `offset`, fewer at the end of the file.
+fn read_at(file: &File, offset: u64, length: usize) -> Option<Vec<u8>> {
+    // Offsets above the signed range are an error of the call, not an end of file.
+    i64::try_from(offset).ok()?;
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        let at = offset.checked_add(u64::try_from(filled).ok()?)?;
+        match file.read_at(&mut bytes[filled..], at).ok()? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    bytes.truncate(filled);
+    Some(bytes)
+}
+
 struct Segment {
     kind: u32,
     offset: u64,
@@ -63,17 +90,13 @@ struct Segment {
 
 /// Reads a shared library; nothing for any other file.
 pub(crate) fn library(file: &File) -> Option<Library> {
-    let head = read_at(file, 0, 52)?;
-    let head = if head.get(4) == Some(&2) {
-        read_at(file, 0, 64)?
-    } else {
-        head
-    };
-    let bytes = Bytes(&head);
-    if head.get(..4)? != b"\x7fELF" || head.get(5) != Some(&1) {
+    let start = read_at(file, 0, START)?;
+    let bytes = Bytes(&start);
+    // Little-endian, version 1.
+    if start.get(..4)? != b"\x7fELF" || start.get(5..7)? != [1, 1] {
         return None;
     }
-    let wide = match head.get(4)? {
+    let wide = match start.get(4)? {
         1 => false,
         2 => true,
         _ => return None,
@@ -82,30 +105,47 @@ pub(crate) fn library(file: &File) -> Option<Library> {
         return None;
     }
     let segments = segments(file, &bytes, wide)?;
-    let soname = segments
-        .iter()
-        .find(|s| s.kind == PT_DYNAMIC)
-        .and_then(|dynamic| soname(file, dynamic, &segments, wide));
+    // ldconfig refuses a file without segments to load.
+    segments.iter().find(|segment| segment.kind == PT_LOAD)?;
+    let dynamic = segments.iter().find(|segment| segment.kind == PT_DYNAMIC);
+    let soname = match dynamic {
+        Some(dynamic) => soname(file, dynamic, &segments, wide)?,
+        None => None,
+    };
+    let flags = bytes.u32(if wide { 48 } else { 36 })?;
+    let machine = bytes.u16(18)?;
     Some(Library {
-        machine: bytes.u16(18)?,
+        machine,
         wide,
+        flags,
         soname,
     })
 }
 
-fn segments(file: &File, head: &Bytes<'_>, wide: bool) -> Option<Vec<Segment>> {
+fn segments(file: &File, start: &Bytes<'_>, wide: bool) -> Option<Vec<Segment>> {
     let (offset, size, count) = if wide {
-        (head.u64(32)?, head.u16(54)?, head.u16(56)?)
+        (start.u64(32)?, start.u16(54)?, start.u16(56)?)
     } else {
-        (u64::from(head.u32(28)?), head.u16(42)?, head.u16(44)?)
+        (start.u32(28)?.into(), start.u16(42)?, start.u16(44)?)
     };
     let least = if wide { 56 } else { 32 };
-    if u64::from(count) > MAX_HEADERS || usize::from(size) < least {
+    if count > MAX_HEADERS || size < least || size > 256 {
         return None;
     }
-    let table = read_at(file, offset, usize::from(size) * usize::from(count))?;
+    let (size, length) = (usize::from(size), usize::from(size) * usize::from(count));
+    let near = usize::try_from(offset)
+        .ok()
+        .and_then(|at| start.0.get(at..at.checked_add(length)?));
+    let far = match near {
+        Some(_) => Vec::new(),
+        None => read_at(file, offset, length)?,
+    };
+    let table = near.unwrap_or(&far);
+    if table.len() < length {
+        return None;
+    }
     table
-        .chunks_exact(usize::from(size))
+        .chunks_exact(size)
         .map(|chunk| segment(&Bytes(chunk), wide))
         .collect()
 }
@@ -129,14 +169,21 @@ fn segment(bytes: &Bytes<'_>, wide: bool) -> Option<Segment> {
     })
 }
 
-fn soname(file: &File, dynamic: &Segment, segments: &[Segment], wide: bool) -> Option<String> {
+/// The outer nothing is a damaged file, the inner one a library without a usable name.
+#[allow(clippy::option_option)]
+fn soname(
+    file: &File,
+    dynamic: &Segment,
+    segments: &[Segment],
+    wide: bool,
+) -> Option<Option<String>> {
     let entry = if wide { 16 } else { 8 };
-    let table = read_at(
-        file,
-        dynamic.offset,
-        usize::try_from(dynamic.size.min(MAX_TABLE)).ok()?,
-    )?;
-    let (mut name, mut strings, mut length) = (None, None, None);
+    let length = usize::try_from(dynamic.size.min(MAX_TABLE)).ok()?;
+    let table = read_at(file, dynamic.offset, length)?;
+    if table.len() < length {
+        return None;
+    }
+    let (mut name, mut strings, mut size) = (None, None, None);
     for chunk in table.chunks_exact(entry) {
         let bytes = Bytes(chunk);
         let (tag, value) = (bytes.word(0, wide)?, bytes.word(entry / 2, wide)?);
@@ -144,54 +191,69 @@ fn soname(file: &File, dynamic: &Segment, segments: &[Segment], wide: bool) -> O
             0 => break,
             DT_SONAME => name = Some(value),
             DT_STRTAB => strings = Some(value),
-            DT_STRSZ => length = Some(value),
+            DT_STRSZ => size = Some(value),
             _ => {}
         }
     }
-    let (name, strings) = (name?, strings?);
-    let load = segments
-        .iter()
-        .find(|s| s.kind == PT_LOAD && s.address <= strings && strings - s.address < s.size)?;
+    let Some(name) = name else { return Some(None) };
+    let strings = strings?;
+    let load = segments.iter().find(|segment| {
+        let holds = segment.address <= strings && strings - segment.address < segment.size;
+        segment.kind == PT_LOAD && holds
+    })?;
     let start = (strings - load.address)
         .checked_add(load.offset)?
         .checked_add(name)?;
-    // A name is short; the table's end bounds it, too.
-    let left = length?.checked_sub(name)?.min(256);
-    let text = read_at(file, start, usize::try_from(left).ok()?)?;
-    let end = text.iter().position(|byte| *byte == 0)?;
-    let soname = String::from_utf8(text[..end].to_vec()).ok()?;
-    (!soname.is_empty() && !soname.contains('/')).then_some(soname)
+    let left = size?.checked_sub(name)?.min(MAX_NAME);
+    text(file, start, left).map(|soname| {
+        let plain = !matches!(soname.as_str(), "" | "." | "..") && !soname.contains('/');
+        plain.then_some(soname)
+    })
 }
 
-/// The content of a section by name, at most `limit` bytes; 64-bit files only.
-pub(crate) fn section(file: &File, name: &str, limit: u64) -> Option<Vec<u8>> {
+/// A text that ends within `length` bytes; an empty one stands for what is not UTF-8.
+fn text(file: &File, offset: u64, length: u64) -> Option<String> {
+    let bytes = read_at(file, offset, usize::try_from(length).ok()?)?;
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    Some(String::from_utf8(bytes[..end].to_vec()).unwrap_or_default())
+}
+
+/// A section's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Section {
+    pub(crate) bytes: Vec<u8>,
+    /// `sh_addralign`.
+    pub(crate) alignment: usize,
+}
+
+/// A section by name, at most `limit` bytes; 64-bit files only.
+pub(crate) fn section(file: &File, name: &str, limit: u64) -> Option<Section> {
     let head = read_at(file, 0, 64)?;
     if head.get(..6)? != b"\x7fELF\x02\x01" {
         return None;
     }
     let head = Bytes(&head);
-    let (offset, size, count, names) = (head.u64(40)?, head.u16(58)?, head.u16(60)?, head.u16(62)?);
-    if u64::from(count) > MAX_HEADERS || size < 64 {
+    let (offset, size, count) = (head.u64(40)?, head.u16(58)?, head.u16(60)?);
+    if count > MAX_HEADERS || !(64..=256).contains(&size) {
         return None;
     }
     let table = read_at(file, offset, usize::from(size) * usize::from(count))?;
     let sections: Vec<Bytes<'_>> = table.chunks_exact(usize::from(size)).map(Bytes).collect();
     let extent = |section: &Bytes<'_>| Some((section.u64(24)?, section.u64(32)?));
-    let (start, length) = extent(sections.get(usize::from(names))?)?;
+    let (start, length) = extent(sections.get(usize::from(head.u16(62)?))?)?;
     let texts = read_at(file, start, usize::try_from(length.min(MAX_TABLE)).ok()?)?;
     let wanted = sections.iter().find(|section| {
-        let at = section
-            .u32(0)
-            .and_then(|n| usize::try_from(n).ok())
-            .unwrap_or(usize::MAX);
-        texts
-            .get(at..)
-            .is_some_and(|rest| rest.split(|b| *b == 0).next() == Some(name.as_bytes()))
+        let at = section.u32(0).and_then(|at| usize::try_from(at).ok());
+        let rest = at.and_then(|at| texts.get(at..)).unwrap_or_default();
+        rest.split(|byte| *byte == 0).next() == Some(name.as_bytes())
     })?;
     let (start, length) = extent(wanted)?;
-    (length <= limit)
-        .then(|| read_at(file, start, usize::try_from(length).ok()?))
-        .flatten()
+    if length > limit {
+        return None;
+    }
+    let bytes = read_at(file, start, usize::try_from(length).ok()?)?;
+    let alignment = usize::try_from(wanted.u64(48)?).ok()?;
+    (u64::try_from(bytes.len()) == Ok(length)).then_some(Section { bytes, alignment })
 }
 
 #[cfg(test)]
@@ -199,7 +261,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::root::tests::Tree;
 
-    /// A shared library with one name and no code.
+    /// A shared library with one name, or none, and no code.
     pub(crate) fn image(wide: bool, machine: u16, soname: &str) -> Vec<u8> {
         let mut strings = vec![0];
         strings.extend(soname.as_bytes());
@@ -245,9 +307,14 @@ pub(crate) mod tests {
                 put(at + 16, size as u64, 4);
             }
         }
-        for (n, (tag, value)) in [(14, 1), (5, strings_at), (10, strings.len()), (0, 0)]
-            .into_iter()
-            .enumerate()
+        for (n, (tag, value)) in [
+            (if soname.is_empty() { 0x7fff_0000 } else { 14 }, 1),
+            (5, strings_at),
+            (10, strings.len()),
+            (0, 0),
+        ]
+        .into_iter()
+        .enumerate()
         {
             put(dynamic_at + n * entry, tag, word);
             put(dynamic_at + n * entry + entry / 2, value as u64, word);
@@ -270,6 +337,7 @@ pub(crate) mod tests {
             Library {
                 machine: 62,
                 wide: true,
+                flags: 0,
                 soname: Some("libx.so.1".into())
             }
         );
@@ -279,6 +347,7 @@ pub(crate) mod tests {
             Library {
                 machine: 3,
                 wide: false,
+                flags: 0,
                 soname: Some("liby.so.2".into())
             }
         );
@@ -288,7 +357,7 @@ pub(crate) mod tests {
     fn damaged_files_are_no_libraries() {
         let good = image(true, 62, "libx.so.1");
         for length in 0..good.len() {
-            drop(parse(&good[..length]));
+            assert_eq!(parse(&good[..length]), None, "cut at {length}");
         }
         for at in 0..good.len() {
             let mut bad = good.clone();
@@ -296,6 +365,17 @@ pub(crate) mod tests {
             drop(parse(&bad));
         }
         assert_eq!(parse(b"#!/bin/sh\n"), None);
+        // Offsets of the program headers, the dynamic section and its address, far outside.
+        for (at, length) in [(32, 8), (120 + 8, 8), (64 + 16, 8), (64 + 8, 8)] {
+            for value in [0xff, 0x7f] {
+                let mut bad = good.clone();
+                bad[at..at + length].fill(value);
+                assert_eq!(parse(&bad), None, "{at} {value}");
+            }
+        }
+        let mut foreign = good.clone();
+        foreign[5] = 2;
+        assert_eq!(parse(&foreign), None, "the other byte order");
         assert!(parse(&image(true, 62, "../x")).unwrap().soname.is_none());
     }
 

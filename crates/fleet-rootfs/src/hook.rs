@@ -10,7 +10,7 @@ pub enum HookProgram {
     /// A hook of NVIDIA's program that we do not know. Upstream's own rule for a name that an older program lacks is
     /// to warn and go on.
     UnknownNvidiaHook {
-        /// Its name.
+        /// Its name, or the flag before it that is not known.
         name: String,
     },
     /// Another program.
@@ -25,116 +25,131 @@ pub struct HookArgsError {
     why: String,
 }
 
+type Result<T> = std::result::Result<T, HookArgsError>;
+
+/// Flags without a value that programs of any version take before the hook's name, and newer ones after it, too.
+const SWITCHES: [&str; 4] = ["debug", "d", "quiet", "q"];
+/// Flags with a value that come before `hook`.
+const SETTINGS: [&str; 2] = ["config", "config-file"];
+
 /// Looks at the program's name and arguments (`args[0]` is the name it is called by).
 ///
 /// # Errors
 /// A known hook with a bad argument.
-pub fn recognise(path: &str, args: &[String]) -> Result<HookProgram, HookArgsError> {
-    let base = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
-    let program = base(path);
-    let mut rest = args.get(1..).unwrap_or_default();
-    match program.as_str() {
-        "nvidia-cdi-hook" => rest = skip_globals(rest),
-        "nvidia-ctk" | "fleet-nvidia" => {
-            rest = skip_globals(rest);
-            if rest.first().map(String::as_str) != Some("hook") {
-                return Ok(HookProgram::Foreign);
-            }
-            rest = skip_globals(&rest[1..]);
-        }
-        _ => return Ok(HookProgram::Foreign),
+pub fn recognise(path: &str, args: &[String]) -> Result<HookProgram> {
+    let called = args.first().map(String::as_str).unwrap_or_default();
+    let rest = args.get(1..).unwrap_or_default();
+    match is_nested(path).or_else(|| is_nested(called)) {
+        None => Ok(HookProgram::Foreign),
+        Some(false) => hook(rest),
+        Some(true) => match skip_globals(rest) {
+            Ok([first, rest @ ..]) if first == "hook" => hook(rest),
+            _ => Ok(HookProgram::Foreign),
+        },
     }
-    let Some((name, flags)) = rest.split_first() else {
-        return Ok(HookProgram::UnknownNvidiaHook {
-            name: String::new(),
-        });
-    };
-    native(name, flags)
 }
 
-/// `--debug`, `-d`, `--quiet`, `-q` and their `=value` forms come before the name.
-fn skip_globals(args: &[String]) -> &[String] {
-    let count = args.iter().take_while(|arg| arg.starts_with('-')).count();
-    &args[count..]
+/// Whether hooks are below a sub-command `hook` of the program, if it has any.
+fn is_nested(program: &str) -> Option<bool> {
+    match program.rsplit('/').next().unwrap_or_default() {
+        "nvidia-cdi-hook" => Some(false),
+        "nvidia-ctk" | "fleet-nvidia" => Some(true),
+        _ => None,
+    }
 }
 
-const KNOWN: [&str; 6] = [
-    "create-symlinks",
-    "update-ldcache",
-    "enable-cuda-compat",
-    "disable-device-node-modification",
-    "update-application-profile",
-    "chmod",
-];
-
-fn native(name: &str, args: &[String]) -> Result<HookProgram, HookArgsError> {
-    if !KNOWN.contains(&name) {
-        return Ok(HookProgram::UnknownNvidiaHook {
+fn hook(args: &[String]) -> Result<HookProgram> {
+    let unknown = |name: &str| {
+        Ok(HookProgram::UnknownNvidiaHook {
             name: name.to_owned(),
-        });
+        })
+    };
+    match skip_globals(args) {
+        Err(flag) => unknown(flag),
+        Ok([]) => unknown(""),
+        Ok([name, flags @ ..]) => match native(name, flags)? {
+            Some(edits) => Ok(HookProgram::Native(edits)),
+            None => unknown(name),
+        },
     }
-    let flags = Flags::parse(name, args)?;
-    let edits = match name {
+}
+
+/// A flag's name without its dashes.
+fn flag(arg: &str) -> Option<&str> {
+    arg.strip_prefix("--")
+        .or_else(|| arg.strip_prefix('-'))
+        .filter(|name| !name.is_empty())
+}
+
+fn is_switch(flag: &str) -> bool {
+    SWITCHES.contains(&flag.split('=').next().unwrap_or_default())
+}
+
+/// The arguments from the first that is no global flag; the first flag that is not known otherwise.
+fn skip_globals(args: &[String]) -> std::result::Result<&[String], &str> {
+    let mut rest = args;
+    while let [arg, tail @ ..] = rest {
+        let Some(name) = flag(arg) else { break };
+        rest = match name.split_once('=') {
+            _ if is_switch(name) => tail,
+            Some((name, _)) if SETTINGS.contains(&name) => tail,
+            None if SETTINGS.contains(&name) => tail.get(1..).unwrap_or_default(),
+            _ => return Err(arg),
+        };
+    }
+    Ok(rest)
+}
+
+/// The edits of a hook that we know.
+fn native(name: &str, args: &[String]) -> Result<Option<Vec<RootfsEdit>>> {
+    let flags = |known| Flags::parse(name, args, known);
+    let edit = match name {
         "create-symlinks" => {
-            flags.only(&["link", "container-spec"])?;
-            flags
-                .all("link")
-                .map(|value| symlink(name, value))
-                .collect::<Result<_, _>>()?
+            let flags = flags(&["link"])?;
+            let links = flags.all("link").flat_map(links);
+            return links
+                .map(|link| symlink(name, link))
+                .collect::<Result<_>>()
+                .map(Some);
         }
-        "update-ldcache" => {
-            flags.only(&["folder", "ldconfig-path", "container-spec"])?;
-            let folders: Vec<String> = flags
-                .all("folder")
-                .flat_map(|v| v.split(','))
-                .map(str::to_owned)
-                .collect();
-            vec![RootfsEdit::UpdateLdCache { folders }]
-        }
-        "enable-cuda-compat" => {
-            flags.only(&[
-                "host-driver-version",
-                "host-cuda-version",
-                "cuda-compat-container-root",
-                "container-spec",
-            ])?;
-            let last = |key: &str| {
-                flags
-                    .all(key)
-                    .last()
-                    .map(str::to_owned)
-                    .filter(|v| !v.is_empty())
-            };
-            vec![RootfsEdit::CudaCompat {
-                host_driver_version: last("host-driver-version"),
-                host_cuda_version: last("host-cuda-version"),
-                container_root: last("cuda-compat-container-root"),
-            }]
-        }
+        "update-ldcache" => RootfsEdit::UpdateLdCache {
+            folders: flags(&["folder", "ldconfig-path"])?.list("folder"),
+        },
+        "enable-cuda-compat" => compat(&flags(&[DRIVER, CUDA, COMPAT_ROOT])?),
         "disable-device-node-modification" => {
-            flags.only(&["container-spec"])?;
-            vec![RootfsEdit::DisableDeviceNodeModification]
+            flags(&[])?;
+            RootfsEdit::DisableDeviceNodeModification
         }
         "update-application-profile" => {
-            flags.only(&["container-spec"])?;
-            vec![RootfsEdit::UpdateApplicationProfile]
+            flags(&[])?;
+            RootfsEdit::UpdateApplicationProfile
         }
-        "chmod" => {
-            flags.only(&["mode", "path", "container-spec"])?;
-            let mode = flags
-                .all("mode")
-                .last()
-                .and_then(|text| u32::from_str_radix(text, 8).ok())
-                .filter(|mode| *mode <= 0o7777);
-            let mode = mode.ok_or_else(|| error(name, "it needs `--mode` with an octal number"))?;
-            vec![RootfsEdit::Chmod {
-                mode,
-                paths: flags.all("path").map(str::to_owned).collect(),
-            }]
-        }
-        _ => Vec::new(),
+        "chmod" => chmod(name, &flags(&["mode", "path"])?)?,
+        _ => return Ok(None),
     };
-    Ok(HookProgram::Native(edits))
+    Ok(Some(vec![edit]))
+}
+
+const DRIVER: &str = "host-driver-version";
+const CUDA: &str = "host-cuda-version";
+const COMPAT_ROOT: &str = "cuda-compat-container-root";
+
+fn compat(flags: &Flags) -> RootfsEdit {
+    RootfsEdit::CudaCompat {
+        host_driver_version: flags.last(DRIVER),
+        host_cuda_version: flags.last(CUDA),
+        container_root: flags.last(COMPAT_ROOT),
+    }
+}
+
+fn chmod(hook: &str, flags: &Flags) -> Result<RootfsEdit> {
+    let mode = flags
+        .last("mode")
+        .and_then(|text| u32::from_str_radix(&text, 8).ok());
+    let mode = mode.filter(|mode| *mode <= 0o7777);
+    let mode = mode.ok_or_else(|| error(hook, "it needs `--mode` with an octal number"))?;
+    let paths = flags.list("path");
+    Ok(RootfsEdit::Chmod { mode, paths })
 }
 
 fn error(hook: &str, why: &str) -> HookArgsError {
@@ -144,67 +159,75 @@ fn error(hook: &str, why: &str) -> HookArgsError {
     }
 }
 
-fn symlink(name: &str, value: &str) -> Result<RootfsEdit, HookArgsError> {
-    match value.split_once("::") {
-        Some((target, link)) if !target.is_empty() && link.starts_with('/') => {
-            Ok(RootfsEdit::Symlink {
-                target: target.to_owned(),
-                link: link.to_owned(),
-            })
-        }
-        _ => Err(error(
-            name,
-            &format!("`{value}` is not TARGET::LINK with an absolute link"),
-        )),
+/// One value may hold several links, as upstream's flag type splits at commas; one that is no separator stays.
+fn links(value: &str) -> Vec<&str> {
+    let parts: Vec<&str> = value.split(',').collect();
+    if parts.iter().all(|part| part.contains("::")) {
+        parts
+    } else {
+        vec![value]
     }
 }
 
-struct Flags {
-    hook: String,
-    pairs: Vec<(String, String)>,
+fn symlink(hook: &str, value: &str) -> Result<RootfsEdit> {
+    match value.split_once("::") {
+        Some((target, link)) if !target.is_empty() && !link.is_empty() => Ok(RootfsEdit::Symlink {
+            target: target.to_owned(),
+            link: link.to_owned(),
+        }),
+        _ => Err(error(hook, &format!("`{value}` is not TARGET::LINK"))),
+    }
 }
 
+struct Flags(Vec<(String, String)>);
+
 impl Flags {
-    /// `--name value`, `--name=value`, and each with one dash.
-    fn parse(hook: &str, args: &[String]) -> Result<Self, HookArgsError> {
+    /// `--name value`, `--name=value`, and each with one dash. Every hook takes `--container-spec`, which says where
+    /// the state is read that we have been given already.
+    fn parse(hook: &str, args: &[String], known: &[&str]) -> Result<Self> {
         let mut pairs = Vec::new();
         let mut args = args.iter();
         while let Some(arg) = args.next() {
-            let Some(flag) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
+            let Some(flag) = flag(arg) else {
                 return Err(error(hook, &format!("unexpected argument `{arg}`")));
             };
-            match flag.split_once('=') {
-                Some((name, value)) => pairs.push((name.to_owned(), value.to_owned())),
-                None => {
-                    let value = args
-                        .next()
-                        .ok_or_else(|| error(hook, &format!("`{arg}` has no value")))?;
-                    pairs.push((flag.to_owned(), value.clone()));
-                }
+            if is_switch(flag) {
+                continue;
             }
+            let (name, value) = match flag.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (flag, None),
+            };
+            if !known.contains(&name) && name != "container-spec" {
+                return Err(error(hook, &format!("unknown flag `{arg}`")));
+            }
+            let value = value.or_else(|| args.next().map(String::as_str));
+            let value = value.ok_or_else(|| error(hook, &format!("`{arg}` has no value")))?;
+            pairs.push((name.to_owned(), value.to_owned()));
         }
-        Ok(Self {
-            hook: hook.to_owned(),
-            pairs,
-        })
-    }
-
-    fn only(&self, known: &[&str]) -> Result<(), HookArgsError> {
-        match self
-            .pairs
-            .iter()
-            .find(|(name, _)| !known.contains(&name.as_str()))
-        {
-            Some((name, _)) => Err(error(&self.hook, &format!("unknown flag `--{name}`"))),
-            None => Ok(()),
-        }
+        Ok(Self(pairs))
     }
 
     fn all<'a>(&'a self, wanted: &'a str) -> impl Iterator<Item = &'a str> {
-        self.pairs
+        self.0
             .iter()
             .filter(move |(name, _)| name == wanted)
             .map(|(_, value)| value.as_str())
+    }
+
+    fn list(&self, wanted: &str) -> Vec<String> {
+        let values = self.all(wanted).flat_map(|value| value.split(','));
+        values
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn last(&self, wanted: &str) -> Option<String> {
+        self.all(wanted)
+            .last()
+            .map(str::to_owned)
+            .filter(|value| !value.is_empty())
     }
 }
 
@@ -212,7 +235,9 @@ impl Flags {
 mod tests {
     use super::*;
 
-    fn of(path: &str, line: &str) -> Result<HookProgram, HookArgsError> {
+    const CDI_HOOK: &str = "/usr/bin/nvidia-cdi-hook";
+
+    fn of(path: &str, line: &str) -> Result<HookProgram> {
         recognise(
             path,
             &line
@@ -229,20 +254,28 @@ mod tests {
         }
     }
 
+    fn link(target: &str, link: &str) -> RootfsEdit {
+        RootfsEdit::Symlink {
+            target: target.into(),
+            link: link.into(),
+        }
+    }
+
     #[test]
     fn every_program_and_spelling() {
-        let link = RootfsEdit::Symlink {
-            target: "a".into(),
-            link: "/b".into(),
-        };
         for (path, line) in [
+            (CDI_HOOK, "nvidia-cdi-hook create-symlinks --link a::/b"),
             (
-                "/usr/bin/nvidia-cdi-hook",
-                "nvidia-cdi-hook create-symlinks --link a::/b",
+                CDI_HOOK,
+                "nvidia-cdi-hook --debug create-symlinks --link=a::/b",
             ),
             (
-                "/usr/bin/nvidia-cdi-hook",
-                "nvidia-cdi-hook --debug create-symlinks --link=a::/b",
+                CDI_HOOK,
+                "x -d --quiet=true create-symlinks --debug --link a::/b -q",
+            ),
+            (
+                "/usr/local/nvidia/toolkit/nvidia-cdi-hook",
+                "nvidia-cdi-hook create-symlinks -link=a::/b",
             ),
             (
                 "/usr/local/bin/nvidia-ctk",
@@ -253,71 +286,134 @@ mod tests {
                 "nvidia-ctk --quiet hook create-symlinks --link a::/b --container-spec /x",
             ),
             (
+                "/usr/bin/nvidia-ctk",
+                "nvidia-ctk --config /x hook --debug create-symlinks --link a::/b",
+            ),
+            (
+                "/usr/bin/nvidia-ctk",
+                "nvidia-ctk --config=/x hook create-symlinks --link a::/b",
+            ),
+            (
                 "/usr/bin/fleet-nvidia",
                 "fleet-nvidia hook create-symlinks --link a::/b",
             ),
+            (
+                "/opt/wrapper",
+                "/usr/bin/nvidia-cdi-hook create-symlinks --link a::/b",
+            ),
+            (
+                "/opt/wrapper",
+                "nvidia-ctk hook create-symlinks --link a::/b",
+            ),
         ] {
-            assert_eq!(native_of(path, line), std::slice::from_ref(&link), "{line}");
+            assert_eq!(native_of(path, line), [link("a", "/b")], "{line}");
         }
     }
 
     #[test]
-    fn every_hook() {
-        let path = "/usr/bin/nvidia-cdi-hook";
+    fn links_and_lists() {
+        let several = [link("a", "/b"), link("../c", "d")];
+        for line in [
+            "x create-symlinks --link a::/b --link=../c::d",
+            "x create-symlinks --link a::/b,../c::d",
+        ] {
+            assert_eq!(native_of(CDI_HOOK, line), several, "{line}");
+        }
         assert_eq!(
-            native_of(
-                path,
-                "x update-ldcache --folder /a --folder=/b --ldconfig-path @/sbin/ldconfig"
+            native_of(CDI_HOOK, "x create-symlinks --link a,b::/c::d"),
+            [link("a,b", "/c::d")]
+        );
+        assert_eq!(native_of(CDI_HOOK, "x create-symlinks"), []);
+        let folders = RootfsEdit::UpdateLdCache {
+            folders: vec!["/a".into(), "/b".into(), "/c".into()],
+        };
+        let line = "x update-ldcache --folder /a,/b --ldconfig-path @/sbin/ldconfig --folder=/c --ldconfig-path=/x";
+        assert_eq!(native_of(CDI_HOOK, line), [folders]);
+    }
+
+    #[test]
+    fn every_other_hook() {
+        let compat =
+            |driver: Option<&str>, cuda: Option<&str>, root: Option<&str>| RootfsEdit::CudaCompat {
+                host_driver_version: driver.map(str::to_owned),
+                host_cuda_version: cuda.map(str::to_owned),
+                container_root: root.map(str::to_owned),
+            };
+        for (line, want) in [
+            (
+                "x chmod --mode 755 --path /dev/dri",
+                RootfsEdit::Chmod {
+                    mode: 0o755,
+                    paths: vec!["/dev/dri".into()],
+                },
             ),
-            [RootfsEdit::UpdateLdCache {
-                folders: vec!["/a".into(), "/b".into()]
-            }]
-        );
-        assert_eq!(
-            native_of(path, "x chmod --mode 755 --path /dev/dri"),
-            [RootfsEdit::Chmod {
-                mode: 0o755,
-                paths: vec!["/dev/dri".into()]
-            }]
-        );
-        assert_eq!(
-            native_of(path, "x disable-device-node-modification"),
-            [RootfsEdit::DisableDeviceNodeModification]
-        );
-        assert_eq!(
-            native_of(path, "x update-application-profile"),
-            [RootfsEdit::UpdateApplicationProfile]
-        );
-        let compat = native_of(path, "x enable-cuda-compat --host-driver-version=550.54.15");
-        assert!(
-            matches!(&compat[..], [RootfsEdit::CudaCompat { host_driver_version: Some(v), .. }] if v == "550.54.15")
-        );
+            (
+                "x disable-device-node-modification",
+                RootfsEdit::DisableDeviceNodeModification,
+            ),
+            (
+                "x update-application-profile",
+                RootfsEdit::UpdateApplicationProfile,
+            ),
+            (
+                "x enable-cuda-compat --host-driver-version=550.54.15",
+                compat(Some("550.54.15"), None, None),
+            ),
+            (
+                "x enable-cuda-compat --host-driver-version= --host-cuda-version 12.4",
+                compat(None, Some("12.4"), None),
+            ),
+            (
+                "x enable-cuda-compat --cuda-compat-container-root /c",
+                compat(None, None, Some("/c")),
+            ),
+        ] {
+            assert_eq!(native_of(CDI_HOOK, line), [want], "{line}");
+        }
     }
 
     #[test]
     fn what_is_not_ours() {
-        assert_eq!(
-            of("/usr/bin/other", "other create-symlinks"),
-            Ok(HookProgram::Foreign)
-        );
-        assert_eq!(
-            of("/usr/bin/nvidia-ctk", "nvidia-ctk cdi list"),
-            Ok(HookProgram::Foreign)
-        );
-        assert_eq!(
-            of("/usr/bin/nvidia-cdi-hook", "x new-hook --y"),
-            Ok(HookProgram::UnknownNvidiaHook {
-                name: "new-hook".into()
-            })
-        );
-        for line in [
-            "x create-symlinks --link",
-            "x create-symlinks --link a:/b",
-            "x create-symlinks --folder /x",
-            "x chmod --path /x",
-            "x create-symlinks extra",
+        for (path, line) in [
+            ("/usr/bin/other", "other create-symlinks"),
+            ("/usr/bin/nvidia-ctk", "nvidia-ctk cdi list"),
+            ("/usr/bin/nvidia-ctk", "nvidia-ctk"),
+            ("/usr/bin/fleet-nvidia", "fleet-nvidia create x"),
+            ("", ""),
         ] {
-            assert!(of("/usr/bin/nvidia-cdi-hook", line).is_err(), "{line}");
+            assert_eq!(of(path, line), Ok(HookProgram::Foreign), "{line}");
+        }
+        for (line, name) in [
+            ("x new-hook --y", "new-hook"),
+            ("x --new-global create-symlinks", "--new-global"),
+            ("x", ""),
+        ] {
+            assert_eq!(
+                of(CDI_HOOK, line),
+                Ok(HookProgram::UnknownNvidiaHook { name: name.into() }),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn bad_arguments_of_a_known_hook() {
+        for (line, word) in [
+            ("x create-symlinks --link", "no value"),
+            ("x create-symlinks --link a:/b", "a:/b"),
+            ("x create-symlinks --link ::/b", "::/b"),
+            ("x create-symlinks --folder /x", "--folder"),
+            ("x create-symlinks extra", "extra"),
+            ("x chmod --path /x", "--mode"),
+            ("x chmod --mode 999 --path /x", "--mode"),
+            ("x chmod --mode 77777 --path /x", "--mode"),
+            ("x update-application-profile --link a::b", "--link"),
+        ] {
+            let err = of(CDI_HOOK, line).unwrap_err().to_string();
+            assert!(
+                err.starts_with("hook ") && err.contains(word),
+                "{line}: {err}"
+            );
         }
     }
 }

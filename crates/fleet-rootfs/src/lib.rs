@@ -1,16 +1,19 @@
 //! Writes inside a container's root by descriptor: what `nvidia-cdi-hook` and `ldconfig` do today, as our own code.
 //!
-//! The root is given as a descriptor; every lookup stays below it (`openat2` with `RESOLVE_IN_ROOT`), since the image
-//! decides what lies there. No program is run and no path of the host is opened but the kernel's own
-//! `/proc/driver/nvidia/params`.
+//! The root is given as a descriptor; every lookup stays below it ([`root`]), since the image decides what lies there.
+//! No program is run, and no path of the host is opened.
 
 mod chmod;
 mod compat;
 mod elf;
+mod error;
 mod hook;
 pub mod ldcache;
 mod ldconf;
 mod ldupdate;
+mod libraries;
+mod merge;
+mod musl;
 mod params;
 mod profile;
 pub mod root;
@@ -21,6 +24,7 @@ use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
+pub use error::ApplyError;
 pub use hook::{HookArgsError, HookProgram, recognise};
 use root::Root;
 
@@ -73,80 +77,57 @@ pub struct Applied {
     pub notes: Vec<String>,
 }
 
-/// A change that failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{what} `{path}` in the container: {why}")]
-pub struct ApplyError {
-    /// What was tried, such as `make link`.
-    pub what: String,
-    /// Path in the container.
-    pub path: String,
-    /// The cause, by its errno name: its words would be read by engines as the container's own.
-    pub why: String,
-}
-
-impl ApplyError {
-    fn new(what: &str, path: &str, cause: &std::io::Error) -> Self {
-        Self {
-            what: what.to_owned(),
-            path: path.to_owned(),
-            why: errno_name(cause),
-        }
-    }
-}
-
-fn errno_name(err: &std::io::Error) -> String {
-    let name = err
-        .raw_os_error()
-        .map(|code| format!("{:?}", nix::errno::Errno::from_raw(code)));
-    match name.as_deref() {
-        Some("EROFS") => {
-            "the file system is read-only (EROFS); hint: mount a tmpfs there".to_owned()
-        }
-        Some("ENOSPC") => "no space is left (ENOSPC)".to_owned(),
-        Some(name) => name.to_owned(),
-        None => err.to_string().to_lowercase(),
-    }
-}
-
-/// Makes all changes, in order; the loader's cache comes last, so that it sees the links made before it.
+/// Makes all changes, in order; what the loader is told comes last and once, so that it sees the links and the compat
+/// decision. Changes that are there already are left: a container may be started again with the same edits.
 ///
 /// # Errors
-/// The first change that failed.
+/// The first change that failed; those before it stay.
 pub fn apply(root: BorrowedFd<'_>, edits: &[RootfsEdit]) -> Result<Applied, ApplyError> {
-    let root = Root::new(root);
+    apply_in(&Root::new(root), edits)
+}
+
+/// As [`apply`], for a root that is looked up in a chosen way.
+///
+/// # Errors
+/// As [`apply`].
+#[doc(hidden)]
+pub fn apply_in(root: &Root<'_>, edits: &[RootfsEdit]) -> Result<Applied, ApplyError> {
     let mut done = Applied::default();
-    let mut folders: Vec<String> = Vec::new();
-    let mut update_cache = false;
+    let mut loader = ldupdate::Wanted::default();
+    let mut links = symlink::Links::default();
     for edit in edits {
         match edit {
-            RootfsEdit::Symlink { target, link } => symlink::make(&root, target, link)?,
-            RootfsEdit::UpdateLdCache { folders: more } => {
-                update_cache = true;
-                for folder in more {
-                    if !folders.contains(folder) {
-                        folders.push(folder.clone());
-                    }
-                }
+            RootfsEdit::Symlink { target, link } => {
+                links.make(root, target, link)?;
+            }
+            RootfsEdit::UpdateLdCache { folders } => {
+                loader
+                    .folders
+                    .get_or_insert_default()
+                    .extend(folders.iter().cloned());
             }
             RootfsEdit::CudaCompat {
                 host_driver_version,
                 host_cuda_version,
                 container_root,
             } => {
-                let versions = compat::Host {
+                let host = compat::Host {
                     driver: host_driver_version.as_deref(),
                     cuda: host_cuda_version.as_deref(),
                 };
-                compat::enable(&root, &versions, container_root.as_deref(), &mut done)?;
+                let directory = compat::decide(root, &host, container_root.as_deref(), &mut done);
+                // One that says yes is enough, as with several hooks upstream.
+                let decided = loader.compat.take().flatten().or(directory);
+                loader.compat = Some(decided);
             }
-            RootfsEdit::DisableDeviceNodeModification => params::disable(&root, &mut done)?,
-            RootfsEdit::UpdateApplicationProfile => profile::update(&root, &mut done)?,
-            RootfsEdit::Chmod { mode, paths } => chmod::change(&root, *mode, paths)?,
+            RootfsEdit::DisableDeviceNodeModification => params::disable(root, &mut done)?,
+            RootfsEdit::UpdateApplicationProfile => profile::update(root, &mut done)?,
+            RootfsEdit::Chmod { mode, paths } => chmod::change(root, *mode, paths, &mut done)?,
         }
     }
-    if update_cache {
-        ldupdate::update(&root, &folders, &mut done)?;
+    if loader.folders.is_some() || loader.compat.is_some() {
+        loader.links = links.made;
+        ldupdate::update(root, &loader, &mut done)?;
     }
     Ok(done)
 }

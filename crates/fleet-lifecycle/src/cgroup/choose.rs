@@ -1,8 +1,22 @@
 //! From `linux.cgroupsPath` to an absolute path that is the container's alone.
+//!
+//! An absolute path counts from the mount point, as with crun and runc. For a relative or an absent one they differ:
+//! crun takes the mount point again; runc takes the runtime's own cgroup on v1 and the one above that on v2, since a
+//! cgroup that has processes cannot pass controllers on. Here it is as with runc, so that a container stays within
+//! what its caller was given; on v1 the own cgroup is that of the devices controller, so that the path is one.
 
-use super::hierarchy::{self, Version};
+use std::fs;
+use std::path::Path;
+
+use super::hierarchy::{self, Hierarchy, Version};
+use super::unit::Unit;
 use super::{Cgroup, CgroupError, Driver, Result};
 use crate::engine::view::clean;
+
+/// Longest path accepted, in bytes: with a mount point before it and a file name after it, it stays below `PATH_MAX`.
+const LONGEST: usize = 3800;
+/// `NAME_MAX`.
+const LONGEST_NAME: usize = 255;
 
 /// What the choice depends on.
 #[derive(Debug, Clone, Copy)]
@@ -19,98 +33,101 @@ pub struct Request<'a> {
 
 pub(super) fn choose(request: &Request<'_>) -> Result<Cgroup> {
     let version = hierarchy::version();
-    let cgroup = |path: String| Cgroup {
-        driver: request.driver,
-        version,
-        path,
-        made: false,
-    };
     match request.driver {
-        Driver::Disabled => return Ok(cgroup(String::new())),
+        Driver::Disabled => return Ok(Cgroup::new(request.driver, version, String::new(), None)),
         Driver::Systemd => {
             return Err(CgroupError::Invalid(
-                "the systemd cgroup manager is not supported yet; hint: use cgroupfs (podman --cgroup-manager=cgroupfs, or \
-                 cgroup_manager = \"cgroupfs\" in containers.conf or crio.conf)"
+                "the systemd cgroup manager is not supported yet; hint: use --cgroup-manager cgroupfs (podman: \
+                 --cgroup-manager=cgroupfs; CRI-O: cgroup_manager = \"cgroupfs\")"
                     .to_owned(),
             ));
         }
         Driver::Cgroupfs => {}
     }
     let given = request.cgroups_path.unwrap_or_default();
-    let path = resolve(given, request.id, version)?;
-    refuse_dangerous(given, &path, version)?;
-    Ok(cgroup(path))
-}
-
-/// As the peers: absolute from the mount point, relative below the caller's own cgroup, absent by id.
-fn resolve(given: &str, id: &str, version: Version) -> Result<String> {
-    if given.contains('\0')
-        || given
-            .split('/')
-            .any(|part| part == ".." || part.len() > 255)
-        || given.len() > 4000
-    {
-        return Err(CgroupError::Invalid(format!(
-            "`linux.cgroupsPath` \"{}\" is not usable",
-            given.escape_debug()
-        )));
+    check_text(given)?;
+    let hierarchies = hierarchy::all(version)?;
+    let table = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let (path, unit) = resolve(request, &base(version, &hierarchies, &table))?;
+    if path.len() > LONGEST || path.split('/').any(|part| part.len() > LONGEST_NAME) {
+        return Err(unusable(given, "it is too long"));
     }
-    let parts: Vec<&str> = given.split(':').collect();
-    let relative = match (given, parts.as_slice()) {
-        ("", _) => format!("fleet-nvidia-{id}"),
-        (_, [slice, prefix, name]) => {
-            // A systemd triple under cgroupfs: the same place, as a path.
-            return Ok(clean(&format!(
-                "/{}/{prefix}-{name}.scope",
-                if slice.is_empty() {
-                    "system.slice"
-                } else {
-                    slice
-                }
-            )));
-        }
-        (path, _) if path.starts_with('/') => return Ok(clean(path)),
-        (path, _) => path.to_owned(),
-    };
-    Ok(clean(&format!("{}/{relative}", own(version))))
+    let own = hierarchies.iter().filter_map(|h| h.place(&table));
+    refuse_dangerous(given, &path, own)?;
+    Ok(Cgroup::new(request.driver, version, path, unit))
 }
 
-/// v1 has one own cgroup per controller; the peers take that of the devices controller.
-fn own(version: Version) -> String {
+fn unusable(given: &str, why: &str) -> CgroupError {
+    let shown: String = given.chars().take(80).collect();
+    CgroupError::Invalid(format!(
+        "`linux.cgroupsPath` \"{}\" is not usable: {why}",
+        shown.escape_debug()
+    ))
+}
+
+fn check_text(given: &str) -> Result<()> {
+    if given.chars().any(char::is_control) {
+        return Err(unusable(given, "it has a control character"));
+    }
+    if given.split('/').any(|part| part == "..") {
+        return Err(unusable(given, "it has a \"..\""));
+    }
+    Ok(())
+}
+
+/// Where a relative path starts.
+fn base(version: Version, hierarchies: &[Hierarchy], table: &str) -> String {
     let controller = if version == Version::V2 {
         ""
     } else {
         "devices"
     };
-    hierarchy::own_path("/proc/self/cgroup", controller).unwrap_or_default()
+    let hierarchy = hierarchies
+        .iter()
+        .find(|h| h.has(controller))
+        .or_else(|| hierarchies.first());
+    // Outside of our cgroup namespace there is nothing to name.
+    let own = hierarchy
+        .and_then(|h| h.place(table))
+        .filter(|own| !own.starts_with("/.."));
+    let own = own.unwrap_or_else(|| "/".to_owned());
+    match version {
+        Version::V1 => own,
+        Version::V2 => {
+            let above = Path::new(&own).parent();
+            above.map_or_else(|| "/".to_owned(), |above| above.display().to_string())
+        }
+    }
+}
+
+fn resolve(request: &Request<'_>, base: &str) -> Result<(String, Option<String>)> {
+    let given = request.cgroups_path.unwrap_or_default();
+    if given.is_empty() {
+        return Ok((clean(&format!("{base}/fleet-nvidia-{}", request.id)), None));
+    }
+    if given.starts_with('/') {
+        return Ok((clean(given), None));
+    }
+    // systemd's form under cgroupfs: the same place, as a path.
+    match Unit::parse(given, request.rootless) {
+        Some(unit) => {
+            let path = unit
+                .path()
+                .ok_or_else(|| unusable(given, "its slice has no valid name"))?;
+            Ok((path, Some(unit.name)))
+        }
+        None => Ok((clean(&format!("{base}/{given}")), None)),
+    }
 }
 
 /// Everything in the container's cgroup is killed in the end: it must not be ours, nor one that ours is in.
-fn refuse_dangerous(given: &str, path: &str, version: Version) -> Result<()> {
-    let controllers = if version == Version::V2 {
-        vec![""]
-    } else {
-        vec![
-            "devices",
-            "memory",
-            "pids",
-            "freezer",
-            "cpu",
-            "name=systemd",
-        ]
-    };
-    let own = controllers
-        .iter()
-        .filter_map(|c| hierarchy::own_path("/proc/self/cgroup", c));
-    let inside = own
-        .into_iter()
-        .any(|own| std::path::Path::new(&own).starts_with(path));
-    if path == "/" || inside {
-        return Err(CgroupError::Invalid(format!(
-            "`linux.cgroupsPath` \"{}\" is the runtime's own cgroup or one above it: refused, since deleting the container would kill \
-             everything in it",
-            given.escape_debug()
-        )));
+fn refuse_dangerous(given: &str, path: &str, own: impl Iterator<Item = String>) -> Result<()> {
+    let mut own = own;
+    if path == "/" || own.any(|own| Path::new(&own).starts_with(path)) {
+        return Err(unusable(
+            given,
+            "it is the runtime's own cgroup or one above it, and deleting the container would kill everything in it",
+        ));
     }
     Ok(())
 }
@@ -119,38 +136,112 @@ fn refuse_dangerous(given: &str, path: &str, version: Version) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn path(given: Option<&str>) -> Result<String> {
-        let request = Request {
+    fn request<'a>(cgroups_path: Option<&'a str>) -> Request<'a> {
+        Request {
             driver: Driver::Cgroupfs,
-            cgroups_path: given,
+            cgroups_path,
             id: "id",
             rootless: false,
-        };
-        choose(&request).map(|cgroup| cgroup.path)
+        }
+    }
+
+    fn path(given: Option<&str>) -> Result<String> {
+        choose(&request(given)).map(|cgroup| cgroup.path)
     }
 
     #[test]
-    fn paths() {
-        assert_eq!(path(Some("/a//b/")).unwrap(), "/a/b");
-        assert_eq!(
-            path(Some("machine.slice:libpod:x")).unwrap(),
-            "/machine.slice/libpod-x.scope"
-        );
-        assert!(path(Some("rel")).unwrap().ends_with("/rel"));
-        assert!(path(None).unwrap().ends_with("/fleet-nvidia-id"));
-        assert!(path(Some("")).unwrap().ends_with("/fleet-nvidia-id"));
-        for bad in ["/", "//", "/a/../..", "..", "a\0b", "/.", &"x".repeat(300)] {
+    fn places() {
+        for (given, base, want) in [
+            (None, "/", "/fleet-nvidia-id"),
+            (Some(""), "/user.slice", "/user.slice/fleet-nvidia-id"),
+            (Some("/a//b/./"), "/x", "/a/b"),
+            (Some("rel/x"), "/own", "/own/rel/x"),
+            (Some("/a:b:c"), "/x", "/a:b:c"),
+            (
+                Some("machine.slice:libpod:x"),
+                "/own",
+                "/machine.slice/libpod-x.scope",
+            ),
+            (
+                Some("kubepods-burstable.slice:crio:x"),
+                "/",
+                "/kubepods.slice/kubepods-burstable.slice/crio-x.scope",
+            ),
+            (Some("not-a-triple:x"), "/own", "/own/not-a-triple:x"),
+        ] {
+            assert_eq!(resolve(&request(given), base).unwrap().0, want, "{given:?}");
+        }
+        assert!(resolve(&request(Some("a--b.slice:x:y")), "/").is_err());
+    }
+
+    #[test]
+    fn bases() {
+        let table = "4:memory:/mem\n1:devices:/dev\n0::/a/b\n";
+        let mount = Path::new("/m");
+        let v1 = [
+            hierarchy::at(mount, &["memory"]),
+            hierarchy::at(mount, &["devices"]),
+        ];
+        assert_eq!(base(Version::V1, &v1, table), "/dev");
+        let v2 = [hierarchy::at(mount, &[])];
+        assert_eq!(base(Version::V2, &v2, table), "/a");
+        assert_eq!(base(Version::V2, &v2, "0::/\n"), "/");
+        assert_eq!(base(Version::V2, &v2, "0::/../x\n"), "/");
+    }
+
+    #[test]
+    fn what_cannot_be_used() {
+        for bad in [
+            "/",
+            "//",
+            "/.",
+            "/a/../..",
+            "..",
+            "a/..",
+            "a\0b",
+            "a\nb",
+            &"x".repeat(300),
+            &"/x".repeat(3000),
+        ] {
             assert!(path(Some(bad)).is_err(), "{bad:?}");
         }
+        assert!(path(Some("/fleet-test-choose")).is_ok());
+    }
+
+    #[test]
+    fn own_cgroup_and_those_above_it() {
+        for (path, own, refused) in [
+            ("/a", "/a", true),
+            ("/a", "/a/b", true),
+            ("/a", "/ab", false),
+            ("/a/b", "/a", false),
+            ("/", "/x", true),
+        ] {
+            let result = refuse_dangerous(
+                path,
+                path,
+                ["/other".to_owned(), own.to_owned()].into_iter(),
+            );
+            assert_eq!(result.is_err(), refused, "{path} {own}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_chosen_when_disabled() {
+        let request = Request {
+            driver: Driver::Disabled,
+            ..request(Some("/x"))
+        };
+        let cgroup = choose(&request).unwrap();
+        assert_eq!(cgroup.path(), "");
+        assert!(!cgroup.writable());
     }
 
     #[test]
     fn systemd_is_refused_with_the_way_out() {
         let request = Request {
             driver: Driver::Systemd,
-            cgroups_path: None,
-            id: "id",
-            rootless: false,
+            ..request(None)
         };
         assert!(
             choose(&request)

@@ -1,4 +1,4 @@
-//! Where cgroup hierarchies are mounted, and which controllers each has.
+//! Where cgroup hierarchies are mounted, which controllers each has, and how a cgroup is made in one.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CgroupError, Result};
+use super::file::put;
+use super::{CgroupError, Result, io_error};
+
+/// Where every engine and libcgroups expect the cgroup2 file system.
+const UNIFIED: &str = "/sys/fs/cgroup";
 
 /// Interface version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,17 +28,11 @@ pub(super) struct Hierarchy {
     /// v1: controller names, or `name=systemd`. v2: empty.
     pub(super) controllers: Vec<String>,
     mount: PathBuf,
+    /// The cgroup that is mounted there; `/` but inside a container without a cgroup namespace.
+    root: String,
 }
 
 impl Hierarchy {
-    #[cfg(test)]
-    pub(super) fn for_test() -> Self {
-        Self {
-            controllers: Vec::new(),
-            mount: PathBuf::new(),
-        }
-    }
-
     /// v2 has them all in one place.
     pub(super) fn has(&self, controller: &str) -> bool {
         self.controllers.is_empty() || self.controllers.iter().any(|c| c == controller)
@@ -44,8 +42,19 @@ impl Hierarchy {
         self.mount.join(path.trim_start_matches('/'))
     }
 
-    /// Makes the directory and what it needs to take processes.
-    pub(super) fn make(&self, path: &str) -> io::Result<()> {
+    /// Where a `/proc/PID/cgroup` text says the process is, as a path below this mount.
+    pub(super) fn place(&self, table: &str) -> Option<String> {
+        let controller = self.controllers.first().map_or("", String::as_str);
+        let path = entry(table, controller)?;
+        if self.root == "/" || self.root.starts_with("/..") {
+            return Some(path);
+        }
+        let below = Path::new(&path).strip_prefix(&self.root).ok()?;
+        Some(format!("/{}", below.display()))
+    }
+
+    /// Makes the directories and what they need to take processes; `made` gets each new one, parents first.
+    pub(super) fn make(&self, path: &str, made: &mut Vec<PathBuf>) -> io::Result<()> {
         let mut dir = self.mount.clone();
         for part in path.split('/').filter(|part| !part.is_empty()) {
             if self.controllers.is_empty() {
@@ -54,14 +63,23 @@ impl Hierarchy {
             let parent = dir.clone();
             dir.push(part);
             match fs::create_dir(&dir) {
-                Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
-                _ => {}
+                Ok(()) => made.push(dir.clone()),
+                Err(err) if err.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+                Err(err) => return Err(err),
             }
             if self.controllers.iter().any(|c| c == "cpuset") {
                 inherit_cpuset(&parent, &dir)?;
             }
         }
         Ok(())
+    }
+
+    /// Why the cgroup cannot take processes, if so: below a threaded cgroup only threads can be moved
+    /// (kernel `cgroup-v2.rst`, "Threads").
+    pub(super) fn unusable(&self, path: &str) -> Option<String> {
+        let kind = fs::read_to_string(self.leaf(path).join("cgroup.type")).ok()?;
+        let kind = kind.trim();
+        (kind == "domain invalid" || kind == "threaded").then(|| kind.to_owned())
     }
 }
 
@@ -70,15 +88,18 @@ fn enable_controllers(dir: &Path) {
     let Ok(available) = fs::read_to_string(dir.join("cgroup.controllers")) else {
         return;
     };
-    let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
-    for controller in available
+    let file = dir.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&file).unwrap_or_default();
+    let missing: Vec<String> = available
         .split_whitespace()
         .filter(|c| !enabled.split_whitespace().any(|e| e == *c))
-    {
-        drop(fs::write(
-            dir.join("cgroup.subtree_control"),
-            format!("+{controller}"),
-        ));
+        .map(|c| format!("+{c}"))
+        .collect();
+    // One refused controller refuses the whole line.
+    if !missing.is_empty() && put(&file, &missing.join(" ")).is_err() {
+        for controller in missing {
+            drop(put(&file, &controller));
+        }
     }
 }
 
@@ -87,7 +108,7 @@ fn inherit_cpuset(parent: &Path, dir: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if fs::read_to_string(dir.join(file)).is_ok_and(|text| text.trim().is_empty()) {
             let value = fs::read_to_string(parent.join(file))?;
-            fs::write(dir.join(file), value.trim())?;
+            put(&dir.join(file), value.trim())?;
         }
     }
     Ok(())
@@ -104,18 +125,9 @@ pub(super) fn version() -> Version {
 
 /// All hierarchies of that version; on a hybrid machine the cgroup2 one is left to systemd.
 pub(super) fn all(version: Version) -> Result<Vec<Hierarchy>> {
-    let path = Path::new("/proc/self/mountinfo");
-    let table = fs::read_to_string(path).map_err(super::io_error("read", path))?;
-    let mut found: Vec<Hierarchy> = Vec::new();
-    for hierarchy in table.lines().filter_map(|line| parse(line, version)) {
-        // A hierarchy mounted twice counts once; the one under /sys/fs/cgroup comes first.
-        if !found
-            .iter()
-            .any(|known| known.controllers == hierarchy.controllers)
-        {
-            found.push(hierarchy);
-        }
-    }
+    let mounts = read(Path::new("/proc/self/mountinfo"))?;
+    let own = read(Path::new("/proc/self/cgroup"))?;
+    let found = parse(&mounts, &own, version);
     if found.is_empty() {
         return Err(CgroupError::Invalid(
             "no cgroup file system is mounted; hint: `--cgroup-manager disabled` runs without"
@@ -125,43 +137,92 @@ pub(super) fn all(version: Version) -> Result<Vec<Hierarchy>> {
     Ok(found)
 }
 
+/// The hierarchies that hold a known cgroup. On v2 the mount table, long on a busy machine, need not be read.
+pub(super) fn of_leaf(version: Version) -> Result<Vec<Hierarchy>> {
+    if version == Version::V2 && crate::surroundings::unified() {
+        return Ok(vec![Hierarchy {
+            controllers: Vec::new(),
+            mount: UNIFIED.into(),
+            root: "/".to_owned(),
+        }]);
+    }
+    all(version)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(io_error("read", path))
+}
+
+fn parse(mounts: &str, own: &str, version: Version) -> Vec<Hierarchy> {
+    let mut ranked: Vec<(u8, Hierarchy)> = mounts
+        .lines()
+        .filter_map(|line| parse_line(line, own, version))
+        .collect();
+    // A hierarchy may be mounted more than once: whole ones first, then those that show our part of it.
+    ranked.sort_by_key(|(rank, _)| *rank);
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for (_, hierarchy) in ranked {
+        if !found
+            .iter()
+            .any(|known| known.controllers == hierarchy.controllers)
+        {
+            found.push(hierarchy);
+        }
+    }
+    found
+}
+
 /// `man 5 proc_pid_mountinfo`: id parent dev root point options [tags] - type source superoptions.
-fn parse(line: &str, version: Version) -> Option<Hierarchy> {
+fn parse_line(line: &str, own: &str, version: Version) -> Option<(u8, Hierarchy)> {
     let (before, after) = line.split_once(" - ")?;
     let mut before = before.split(' ').skip(3);
     let (root, point) = (before.next()?, before.next()?);
     let mut after = after.split(' ');
     let (kind, options) = (after.next()?, after.nth(1)?);
-    if root != "/" && !root.starts_with("/..") && version == Version::V1 {
-        // A bind of one cgroup, such as a container's own view.
+    let controllers = match (version, kind) {
+        (Version::V2, "cgroup2") if point == UNIFIED => Vec::new(),
+        (Version::V1, "cgroup") => options
+            .split(',')
+            .filter(|word| entry(own, word).is_some())
+            .map(str::to_owned)
+            .collect(),
+        _ => return None,
+    };
+    if version == Version::V1 && controllers.is_empty() {
         return None;
     }
-    let mount = PathBuf::from(point);
-    match (version, kind) {
-        (Version::V2, "cgroup2") if point == "/sys/fs/cgroup" => Some(Hierarchy {
-            controllers: Vec::new(),
-            mount,
-        }),
-        (Version::V1, "cgroup") => {
-            let known = |word: &&str| {
-                !matches!(*word, "rw" | "ro" | "xattr" | "noprefix" | "clone_children")
-                    && !word.starts_with("release_agent")
-            };
-            let controllers: Vec<String> = options
-                .split(',')
-                .filter(known)
-                .map(str::to_owned)
-                .collect();
-            (!controllers.is_empty()).then_some(Hierarchy { controllers, mount })
-        }
-        _ => None,
-    }
+    let controller = controllers.first().map_or("", String::as_str);
+    let rank = match root {
+        "/" => 0,
+        // A container's view without a cgroup namespace; a bind of somebody else's cgroup does not count.
+        root if entry(own, controller).is_some_and(|own| Path::new(&own).starts_with(root)) => 1,
+        root if root.starts_with("/..") => 2,
+        _ => return None,
+    };
+    let (mount, root) = (unescape(point), unescape(root));
+    let hierarchy = Hierarchy {
+        controllers,
+        mount: mount.into(),
+        root,
+    };
+    Some((rank, hierarchy))
 }
 
-/// The cgroup named in a `/proc/PID/cgroup` file for a controller (`""` for v2).
-pub(super) fn own_path(file: &str, controller: &str) -> Option<String> {
-    let text = fs::read_to_string(file).ok()?;
-    text.lines().find_map(|line| {
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+fn unescape(text: &str) -> String {
+    [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// The path for a controller (`""` for v2) in a `/proc/PID/cgroup` text.
+pub(super) fn entry(table: &str, controller: &str) -> Option<String> {
+    table.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
         let (names, path) = (parts.next()?, parts.next()?);
         names
@@ -172,34 +233,82 @@ pub(super) fn own_path(file: &str, controller: &str) -> Option<String> {
 }
 
 #[cfg(test)]
+pub(super) fn at(mount: &Path, controllers: &[&str]) -> Hierarchy {
+    Hierarchy {
+        controllers: controllers.iter().map(|c| (*c).to_owned()).collect(),
+        mount: mount.to_path_buf(),
+        root: "/".to_owned(),
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    const OWN: &str = "9:name=systemd:/init.scope\n4:memory:/docker/abc\n2:cpu,cpuacct:/docker/abc\n1:devices:/docker/abc\n0::/docker/abc\n";
+
     #[test]
     fn mount_lines() {
-        let v1 = "31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid - cgroup cgroup rw,cpu,cpuacct";
+        let table = "\
+31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:3 - cgroup cgroup rw,cpu,cpuacct
+32 25 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/x,name=systemd
+33 25 0:29 /machine/other /var/rootfs/sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+34 25 0:29 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+35 25 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+";
+        let v1 = parse(table, OWN, Version::V1);
+        let names: Vec<_> = v1.iter().map(|h| h.controllers.join(",")).collect();
+        assert_eq!(names, ["cpu,cpuacct", "name=systemd", "memory"]);
         assert_eq!(
-            parse(v1, Version::V1).unwrap().controllers,
-            ["cpu", "cpuacct"]
+            v1[0].leaf("/a/b"),
+            Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b")
         );
-        assert_eq!(parse(v1, Version::V2), None);
-        let named = "31 25 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
         assert_eq!(
-            parse(named, Version::V1).unwrap().controllers,
-            ["name=systemd"]
+            v1[2].leaf("/a"),
+            Path::new("/sys/fs/cgroup/memory/a"),
+            "our part of it"
         );
-        let v2 = "26 25 0:23 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
-        assert!(parse(v2, Version::V2).unwrap().has("memory"));
-        let bound = "26 25 0:23 /a/b /x rw - cgroup cgroup rw,memory";
-        assert_eq!(parse(bound, Version::V1), None);
+        assert_eq!(
+            v1[2].place(OWN).as_deref(),
+            Some("/"),
+            "relative to what is mounted"
+        );
+        assert_eq!(v1[0].place(OWN).as_deref(), Some("/docker/abc"));
+        assert_eq!(
+            parse(table, OWN, Version::V2),
+            [],
+            "unified elsewhere is the hybrid layout"
+        );
     }
 
     #[test]
-    fn leaves_stay_below_the_mount() {
-        let hierarchy = Hierarchy {
-            controllers: vec![],
-            mount: "/sys/fs/cgroup".into(),
-        };
-        assert_eq!(hierarchy.leaf("/a/b"), Path::new("/sys/fs/cgroup/a/b"));
+    fn unified_mount() {
+        let table = "26 25 0:23 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        let v2 = parse(table, OWN, Version::V2);
+        assert_eq!(v2.len(), 1);
+        assert!(v2[0].has("memory"));
+        assert_eq!(v2[0].leaf("/a/b"), Path::new("/sys/fs/cgroup/a/b"));
+        assert_eq!(v2[0].place(OWN).as_deref(), Some("/docker/abc"));
+    }
+
+    #[test]
+    fn the_whole_hierarchy_wins_over_a_part() {
+        let table = "\
+34 25 0:29 /docker/abc /part rw - cgroup cgroup rw,memory
+35 25 0:29 / /whole\\040one rw - cgroup cgroup rw,memory
+";
+        assert_eq!(
+            parse(table, OWN, Version::V1)[0].leaf("/x"),
+            Path::new("/whole one/x")
+        );
+    }
+
+    #[test]
+    fn entries() {
+        assert_eq!(entry(OWN, "").as_deref(), Some("/docker/abc"));
+        assert_eq!(entry(OWN, "cpuacct").as_deref(), Some("/docker/abc"));
+        assert_eq!(entry(OWN, "name=systemd").as_deref(), Some("/init.scope"));
+        assert_eq!(entry(OWN, "rw"), None);
+        assert_eq!(entry("0::/a:b", "").as_deref(), Some("/a:b"));
     }
 }
