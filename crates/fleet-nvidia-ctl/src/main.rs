@@ -5,6 +5,8 @@
 mod cdi;
 mod cli;
 mod config;
+#[cfg(feature = "docgen")]
+mod docgen;
 mod explain;
 
 use std::io::{self, Write};
@@ -37,6 +39,10 @@ enum CtlError {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "docgen")]
+    if let Some(code) = docgen::intercept() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) => {

@@ -4,6 +4,8 @@
 
 mod cli;
 mod commands;
+#[cfg(feature = "docgen")]
+mod docgen;
 mod log;
 mod output;
 
@@ -12,6 +14,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if let Some(code) = commands::hookpoint::intercept(&args) {
+        return code;
+    }
+    #[cfg(feature = "docgen")]
+    if let Some(code) = docgen::intercept(&args) {
         return code;
     }
     match cli::parse(args) {
