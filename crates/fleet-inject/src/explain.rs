@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::plan::{Change, DeviceEdit, Edit, HookEdit, MountEdit, Origin, Plan, Stage};
+use crate::plan::{Change, DeviceEdit, Edit, HookEdit, LeftOut, MountEdit, Origin, Plan, Stage};
 use crate::request::Refusal;
 use crate::spec;
 
@@ -28,6 +28,7 @@ pub struct Explanation<'a> {
 struct Document<'a> {
     schema_version: u32,
     edits: &'a [Edit],
+    left_out: &'a [LeftOut],
     refused: &'a [Refusal],
     warnings: &'a [String],
 }
@@ -44,16 +45,19 @@ impl Explanation<'_> {
         let document = Document {
             schema_version: SCHEMA_VERSION,
             edits: &plan.edits,
+            left_out: &plan.left_out,
             refused,
             warnings,
         };
         serde_json::to_value(document).unwrap_or_else(|err| json!({ "error": err.to_string() }))
     }
 
-    /// One line per edit in aligned columns: what, where, from which CDI spec and device, asked for by whom.
+    /// One line per edit in aligned columns: what, where, from which CDI spec and device, asked for by whom. What the
+    /// container's driver capabilities leave out follows in the same form.
     #[must_use]
     pub fn text(&self) -> String {
-        let rows: Vec<[String; 4]> = self.plan.edits.iter().map(row).collect();
+        let edits = self.plan.edits.iter().map(row);
+        let rows: Vec<[String; 4]> = edits.chain(self.plan.left_out.iter().map(absent)).collect();
         let width = |column: usize| {
             rows.iter()
                 .map(|row| row[column].chars().count())
@@ -70,7 +74,7 @@ impl Explanation<'_> {
             text.push_str(&row[3]);
             text.push('\n');
         }
-        if rows.is_empty() {
+        if self.plan.edits.is_empty() {
             text.push_str("nothing is injected\n");
         }
         self.refused
@@ -90,6 +94,23 @@ fn row(edit: &Edit) -> [String; 4] {
         which,
         place(&edit.origin),
         edit.origin.source.to_string(),
+    ]
+}
+
+/// What is not given stands below what is, with the capabilities that would bring it.
+fn absent(left_out: &LeftOut) -> [String; 4] {
+    let LeftOut {
+        what,
+        which,
+        needs,
+        because,
+        origin,
+    } = left_out;
+    [
+        "left out".to_owned(),
+        format!("{what} {which} ({needs})"),
+        place(origin),
+        because.clone(),
     ]
 }
 

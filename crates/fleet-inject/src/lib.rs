@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod capabilities;
 mod explain;
 mod host;
 mod image;
@@ -18,10 +19,14 @@ mod request;
 mod spec;
 
 pub use apply::{Applied, ApplyError};
+pub use capabilities::{Capabilities, CapabilityError, Limit};
 pub use explain::{Explanation, SCHEMA_VERSION};
 pub use host::{DeviceKind, DeviceStat, HostProbe, io_cause};
-pub use plan::{Change, DeviceEdit, Edit, HookEdit, MountEdit, Origin, Plan, PlanError, Stage};
+pub use plan::{
+    Change, DeviceEdit, Edit, HookEdit, LeftOut, MountEdit, Origin, Plan, PlanError, Stage,
+};
 pub use policy::{
-    Allow, DEFAULT_CONFIG, HookPolicy, Policy, PolicyError, PolicyFile, Profile, Sources,
+    Allow, CapabilityPolicy, DEFAULT_CONFIG, HookPolicy, Policy, PolicyError, PolicyFile, Profile,
+    Sources,
 };
 pub use request::{Asked, Refusal, Request, RequestError, RequestOutcome, Source, concerns};

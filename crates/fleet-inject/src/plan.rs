@@ -11,6 +11,8 @@ use fleet_rootfs::RootfsEdit;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::capabilities::filter::{self, Omitted};
+use crate::capabilities::{Capabilities, Limit};
 use crate::host::HostProbe;
 use crate::policy::HookPolicy;
 use crate::request::{Request, Source};
@@ -26,8 +28,26 @@ pub use mount::MountEdit;
 pub struct Plan {
     /// The edits, in order.
     pub edits: Vec<Edit>,
+    /// What the CDI specs hold and no driver capability asked for needs.
+    pub left_out: Vec<LeftOut>,
     /// What a user should know although the container starts, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// Part of a CDI spec that a container does not get, since it names the driver capabilities it wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOut {
+    /// `device`, `mount`, `link` or `hook`.
+    pub what: &'static str,
+    /// Path in the container, or the hook's name.
+    pub which: String,
+    /// Capabilities any of which would bring it.
+    pub needs: Capabilities,
+    /// The variable or setting that leaves it out.
+    pub because: String,
+    /// Who would have brought it.
+    pub origin: Origin,
 }
 
 /// One change and who wants it.
@@ -151,15 +171,21 @@ impl Plan {
     /// A device node, mount source or hook program is missing or is not what the CDI spec says.
     pub fn build(
         request: &Request,
-        resolved: Vec<SourcedEdits>,
+        mut resolved: Vec<SourcedEdits>,
         spec: &Value,
         probe: &dyn HostProbe,
     ) -> Result<Self, PlanError> {
         let mut plan = Self::adopt_spec_hooks(spec, &request.hooks, probe)?;
         let owner = device::Owner::of_process(spec);
+        let mut omitted = match &request.capabilities {
+            Some(limit) => leave_out(request, &mut resolved, limit),
+            None => Vec::new(),
+        };
         for (index, sourced) in resolved.iter().enumerate() {
             let context = Context::new(request, &resolved, index, sourced, probe);
             plan.add(&context, sourced, &owner)?;
+            let omitted = omitted.get_mut(index).map(std::mem::take);
+            plan.leave_out(&context, omitted.unwrap_or_default(), request);
         }
         plan.drop_repeated_rootfs_edits();
         Ok(plan)
@@ -216,6 +242,18 @@ impl Plan {
         Ok(())
     }
 
+    fn leave_out(&mut self, context: &Context<'_>, omitted: Vec<Omitted>, request: &Request) {
+        let because = request.capabilities.as_ref().map(|limit| &limit.because);
+        self.left_out
+            .extend(omitted.into_iter().map(|omitted| LeftOut {
+                what: omitted.what,
+                which: omitted.which,
+                needs: omitted.needs,
+                because: because.cloned().unwrap_or_default(),
+                origin: context.origin.clone(),
+            }));
+    }
+
     fn push(&mut self, context: &Context<'_>, change: Change) {
         self.edits.push(Edit {
             change,
@@ -243,6 +281,41 @@ impl Plan {
     }
 }
 
+/// Takes out of NVIDIA's edits what the container does not want; one list for each of `resolved`.
+fn leave_out(request: &Request, resolved: &mut [SourcedEdits], limit: &Limit) -> Vec<Vec<Omitted>> {
+    if resolved
+        .iter()
+        .any(|sourced| filter::is_tegra(&sourced.edits))
+    {
+        return Vec::new();
+    }
+    (0..resolved.len())
+        .map(
+            |index| match filter::is_nvidia(&kind_of(request, resolved, index)) {
+                true => filter::apply(&mut resolved[index].edits, limit.wanted),
+                false => Vec::new(),
+            },
+        )
+        .collect()
+}
+
+/// The device that brings these edits. Those that a file's devices share stand before the device that was asked for
+/// first.
+fn device_of(resolved: &[SourcedEdits], index: usize) -> Option<&QualifiedName> {
+    let file = &resolved[index].spec_path;
+    let mut of_file = resolved[index..]
+        .iter()
+        .filter(|other| other.spec_path == *file);
+    of_file.find_map(|other| other.device.as_ref())
+}
+
+fn kind_of(request: &Request, resolved: &[SourcedEdits], index: usize) -> String {
+    let device = device_of(resolved, index).map(|name| name.kind().to_owned());
+    device
+        .or_else(|| request.none_kind.as_ref().map(|none| none.kind.clone()))
+        .unwrap_or_default()
+}
+
 /// What is the same for all edits of one device of one CDI spec.
 struct Context<'a> {
     origin: Origin,
@@ -262,13 +335,7 @@ impl<'a> Context<'a> {
         sourced: &'a SourcedEdits,
         probe: &'a dyn HostProbe,
     ) -> Self {
-        let in_file = || {
-            resolved[index..]
-                .iter()
-                .filter(|other| other.spec_path == sourced.spec_path)
-        };
-        // Edits that a file's devices share stand before the device that was asked for first.
-        let device = in_file().find_map(|other| other.device.as_ref());
+        let device = device_of(resolved, index);
         let asked = |name: &QualifiedName| request.devices.iter().find(|asked| asked.name == *name);
         let source = device.and_then(asked).map(|asked| &asked.source);
         let source = source.or_else(|| request.none_kind.as_ref().map(|none| &none.source));
@@ -277,7 +344,6 @@ impl<'a> Context<'a> {
             Some(name) => format!("{name} ({})", spec_file.display()),
             None => format!("the common edits of {}", spec_file.display()),
         };
-        let kind = device.map(|name| name.kind().to_owned());
         Self {
             origin: Origin {
                 source: source.cloned().unwrap_or(Source::Engine),
@@ -285,9 +351,7 @@ impl<'a> Context<'a> {
                 device: sourced.device.as_ref().map(ToString::to_string),
             },
             of,
-            kind: kind
-                .or_else(|| request.none_kind.as_ref().map(|none| none.kind.clone()))
-                .unwrap_or_default(),
+            kind: kind_of(request, resolved, index),
             spec_file,
             hooks: &request.hooks,
             probe,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use fleet_cdi::QualifiedName;
 
+use crate::capabilities::Capabilities;
 use crate::request::Source;
 
 /// The configuration file as shipped: every setting explained, none changed.
@@ -25,6 +26,8 @@ pub struct Policy {
     pub spec_dirs: Option<Vec<PathBuf>>,
     /// Variables that take the place of `NVIDIA_VISIBLE_DEVICES`, in this order.
     pub swarm_resource: Vec<String>,
+    /// Which part of the driver is given.
+    pub capabilities: CapabilityPolicy,
     /// Which sources may ask.
     pub sources: Sources,
     /// What each source may ask for.
@@ -41,6 +44,7 @@ impl Default for Policy {
             annotation_prefixes: vec!["cdi.k8s.io/".to_owned()],
             spec_dirs: None,
             swarm_resource: Vec::new(),
+            capabilities: CapabilityPolicy::default(),
             sources: Sources::default(),
             allow: Allow::default(),
             hooks: HookPolicy::default(),
@@ -58,6 +62,27 @@ pub enum Profile {
     Podman,
     /// A cluster node: an unprivileged container gets no device because its image or pod sets a variable.
     Crio,
+}
+
+/// Settings about `NVIDIA_DRIVER_CAPABILITIES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapabilityPolicy {
+    /// For a container that names none.
+    pub usual: Capabilities,
+    /// The most that a container gets.
+    pub supported: Capabilities,
+    /// Everything is given, whatever a container names.
+    pub ignore: bool,
+}
+
+impl Default for CapabilityPolicy {
+    fn default() -> Self {
+        Self {
+            usual: Capabilities::ALL,
+            supported: Capabilities::ALL,
+            ignore: false,
+        }
+    }
 }
 
 /// Switches of `[sources]`.

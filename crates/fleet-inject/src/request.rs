@@ -14,6 +14,7 @@ use fleet_cdi::QualifiedName;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::capabilities::{self, CapabilityError, Limit, filter::is_nvidia};
 use crate::policy::{HookPolicy, Policy};
 use crate::{image, plan};
 
@@ -29,6 +30,8 @@ pub struct Request {
     pub devices: Vec<Asked>,
     /// `none` was asked for: the driver's files of this kind, and no device.
     pub none_kind: Option<KindOnly>,
+    /// Which part of NVIDIA's driver is given; `None` means all of it.
+    pub capabilities: Option<Limit>,
     /// How the hooks that come with them are run.
     pub hooks: HookPolicy,
 }
@@ -145,6 +148,9 @@ pub enum RequestError {
         /// The kind that a bare id has.
         default_kind: String,
     },
+    /// A driver capability that cannot be had.
+    #[error(transparent)]
+    Capability(#[from] CapabilityError),
     /// A value too long to be a list of devices.
     #[error(
         "the list of devices in {origin} is {bytes} bytes long, more than the {MAX_VALUE} that are read"
@@ -192,6 +198,9 @@ impl Request {
                 break;
             }
         }
+        if outcome.request.is_for_nvidia() {
+            outcome.request.capabilities = capabilities::of_spec(spec, policy)?;
+        }
         Ok(outcome)
     }
 
@@ -199,6 +208,14 @@ impl Request {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.devices.is_empty() && self.none_kind.is_none()
+    }
+
+    /// Whether a device of NVIDIA's is among them.
+    #[must_use]
+    pub fn is_for_nvidia(&self) -> bool {
+        let none = self.none_kind.iter().map(|none| none.kind.as_str());
+        let devices = self.devices.iter().map(|asked| asked.name.kind());
+        devices.chain(none).any(is_nvidia)
     }
 
     /// The names to resolve.
@@ -280,7 +297,7 @@ pub fn concerns(spec: &Value) -> bool {
 }
 
 /// A text from the container, quoted and shortened so that it cannot disturb a log or a terminal.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     const LONGEST: usize = 96;
     let plain = text
         .bytes()

@@ -335,7 +335,7 @@ fn wrong_types_stop_the_plan() {
         };
         Plan {
             edits: vec![Edit { change, origin }],
-            warnings: vec![],
+            ..Plan::default()
         }
     };
     let cases = [

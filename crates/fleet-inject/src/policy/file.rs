@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Policy, PolicyError, PolicyFile, Profile};
+use crate::capabilities::Capabilities;
 
 type Entry<'a> = (&'a str, Range<usize>, &'a Spanned<DeValue<'a>>);
 
@@ -44,6 +45,11 @@ impl Reader<'_> {
             "annotation-prefixes" => policy.annotation_prefixes = self.prefixes(entry)?,
             "spec-dirs" => policy.spec_dirs = Some(self.dirs(entry)?),
             "swarm-resource" => policy.swarm_resource = self.swarm(entry)?,
+            "driver-capabilities" => policy.capabilities.usual = self.capabilities(entry)?,
+            "supported-driver-capabilities" => {
+                policy.capabilities.supported = self.capabilities(entry)?
+            }
+            "ignore-driver-capabilities" => policy.capabilities.ignore = self.flag(entry)?,
             "sources" => self.section(policy, entry, Self::sources)?,
             "allow" => self.section(policy, entry, Self::allow)?,
             "hooks" => self.section(policy, entry, Self::hooks)?,
@@ -160,6 +166,17 @@ impl Reader<'_> {
             }
             None => Ok(list),
         }
+    }
+
+    fn capabilities(&self, entry: &Entry<'_>) -> Result<Capabilities, PolicyError> {
+        let list = self.strings(entry)?;
+        Capabilities::of_names(list.iter().map(String::as_str)).map_err(|name| {
+            let known = Capabilities::ALL;
+            self.value(
+                entry,
+                format!("has {name:?}, which is no driver capability; known are all, {known}"),
+            )
+        })
     }
 
     fn patterns(&self, entry: &Entry<'_>) -> Result<Vec<String>, PolicyError> {
@@ -312,6 +329,9 @@ default-kind = "amd.com/gpu"
 annotation-prefixes = ["gpu.example/"]
 spec-dirs = ["/opt/cdi"]
 swarm-resource = ["DOCKER_RESOURCE_GPU"]
+driver-capabilities = ["utility", "compute"]
+supported-driver-capabilities = ["compute", "utility", "video"]
+ignore-driver-capabilities = true
 [sources]
 cdi-annotations = false
 volume-mounts = true
@@ -339,6 +359,10 @@ foreign-timeout = 5
         assert_eq!(policy.annotation_prefixes, ["gpu.example/"]);
         assert_eq!(policy.spec_dirs, Some(vec![PathBuf::from("/opt/cdi")]));
         assert_eq!(policy.swarm_resource, ["DOCKER_RESOURCE_GPU"]);
+        let parts = policy.capabilities;
+        assert_eq!(parts.usual.to_string(), "compute,utility");
+        assert_eq!(parts.supported.to_string(), "compute,utility,video");
+        assert!(parts.ignore);
         assert!(
             !policy.sources.cdi_annotations
                 && policy.sources.volume_mounts
@@ -435,6 +459,12 @@ foreign-timeout = 5
                 "[hooks]\nforeign-timeout = \"5s\"",
                 2,
                 "`foreign-timeout` is of type string, not a number of seconds",
+            ),
+            (
+                "driver-capabilities = [\"cuda\"]",
+                1,
+                "`driver-capabilities` has \"cuda\", which is no driver capability; known are all, \
+                 compat32,compute,display,graphics,ngx,utility,video",
             ),
             ("hooks = 1", 1, "`hooks` is of type integer, not a table"),
         ];

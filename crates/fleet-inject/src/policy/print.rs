@@ -20,6 +20,7 @@ fn general(policy: &Policy) -> String {
     };
     let dirs = policy.spec_dirs.as_ref();
     let dirs = dirs.map(|dirs| list(dirs.iter().map(|dir| dir.to_string_lossy())));
+    let parts = &policy.capabilities;
     section(&[
         ("profile", Some(quoted(profile))),
         ("default-kind", Some(quoted(&policy.default_kind))),
@@ -29,6 +30,12 @@ fn general(policy: &Policy) -> String {
         ),
         ("spec-dirs", dirs),
         ("swarm-resource", Some(list(&policy.swarm_resource))),
+        ("driver-capabilities", Some(list(parts.usual.names()))),
+        (
+            "supported-driver-capabilities",
+            Some(list(parts.supported.names())),
+        ),
+        ("ignore-driver-capabilities", Some(parts.ignore.to_string())),
     ])
 }
 
