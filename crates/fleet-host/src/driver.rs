@@ -1,5 +1,7 @@
 //! NVIDIA's kernel driver, as it states itself.
 
+use fleet_cdi::SourcedEdits;
+
 /// Where a loaded driver states its version.
 pub const DRIVER_VERSION_FILE: &str = "/proc/driver/nvidia/version";
 
@@ -12,6 +14,19 @@ pub fn driver_version(text: &str) -> Option<&str> {
     line.split_ascii_whitespace().find(|word| is_version(word))
 }
 
+/// The driver's version in the name of its CUDA library, where the kernel's part is out of sight: in a virtual machine's
+/// container, or before the module is loaded. Windows' and Tegra's libraries have numbers of their own.
+pub(crate) fn library_version(resolved: &[SourcedEdits]) -> Option<String> {
+    const FIRST: u32 = 300;
+    let mut mounts = resolved.iter().flat_map(|sourced| &sourced.edits.mounts);
+    mounts.find_map(|mount| {
+        let name = mount.container_path.rsplit('/').next()?;
+        let version = name.strip_prefix("libcuda.so.")?;
+        let major: u32 = version.split('.').next()?.parse().ok()?;
+        (is_version(version) && major >= FIRST).then(|| version.to_owned())
+    })
+}
+
 fn is_version(word: &str) -> bool {
     let mut parts = word.split('.');
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -20,6 +35,8 @@ fn is_version(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use fleet_cdi::{ContainerEdits, Mount};
+
     use super::*;
 
     #[test]
@@ -42,6 +59,34 @@ mod tests {
         ];
         for (text, want) in cases {
             assert_eq!(driver_version(text), want);
+        }
+    }
+
+    #[test]
+    fn the_library_states_the_version_too() {
+        let of = |path: &str| {
+            let mut sourced = SourcedEdits {
+                spec_path: "/etc/cdi/x.yaml".into(),
+                device: None,
+                edits: ContainerEdits::default(),
+            };
+            sourced.edits.mounts.push(Mount {
+                container_path: path.to_owned(),
+                ..Mount::default()
+            });
+            library_version(&[sourced])
+        };
+        assert_eq!(
+            of("/usr/lib64/libcuda.so.580.65.06").as_deref(),
+            Some("580.65.06")
+        );
+        for other in [
+            "/usr/lib/wsl/libcuda.so.1.1",
+            "/usr/lib64/libcuda.so.1",
+            "/usr/lib64/libnvidia-ml.so.580.65.06",
+            "libcuda.so.580.x",
+        ] {
+            assert_eq!(of(other), None, "{other}");
         }
     }
 }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use fleet_cdi::{Registry, SourcedEdits, Unresolvable};
 use fleet_inject::{
-    Applied, ApplyError, Change, Explanation, HostProbe, Plan, PlanError, Refusal, Request,
-    RequestError, concerns,
+    Applied, ApplyError, Change, Explanation, HostProbe, Plan, PlanError, Policy, Properties,
+    Refusal, Request, RequestError, RequirementError, Requirements, concerns,
 };
 use serde_json::Value;
 
 use crate::config::{ConfigError, load_policy, spec_dirs};
+use crate::driver::library_version;
 use crate::env::Env;
 use crate::none;
 use crate::root::HostRoot;
@@ -37,6 +38,9 @@ pub enum InjectError {
     /// The request cannot be understood.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The image demands another driver.
+    #[error(transparent)]
+    Requirement(#[from] RequirementError),
     /// A device is in no CDI spec, or in several.
     #[error(transparent)]
     Unresolvable(#[from] Unresolvable),
@@ -119,7 +123,7 @@ pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, Inj
         return Ok(Prepared::default());
     }
     let (file, _) = load_policy(env, host)?;
-    let outcome = Request::from_spec(spec, &file.policy)?;
+    let mut outcome = Request::from_spec(spec, &file.policy)?;
     let resolved = match outcome.request.is_empty() {
         true => Vec::new(),
         false => resolve(
@@ -127,6 +131,10 @@ pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, Inj
             &host.registry(&spec_dirs(&file.policy, env)),
         )?,
     };
+    if outcome.request.is_for_nvidia() {
+        let warnings = check_requirements(spec, &file.policy, &resolved, host)?;
+        outcome.warnings.extend(warnings);
+    }
     let plan = Plan::build(&outcome.request, resolved, spec, host)?;
     let warnings = [file.warnings, outcome.warnings, plan.warnings.clone()].concat();
     Ok(Prepared {
@@ -134,6 +142,21 @@ pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, Inj
         refused: outcome.refused,
         warnings,
     })
+}
+
+/// The driver is looked at for an image that demands one, and for no other. The warnings are returned.
+fn check_requirements(
+    spec: &Value,
+    policy: &Policy,
+    resolved: &[SourcedEdits],
+    host: &dyn Host,
+) -> Result<Vec<String>, RequirementError> {
+    let demanded = Requirements::of_spec(spec, policy);
+    if !demanded.is_empty() {
+        let version = host.driver_version().or_else(|| library_version(resolved));
+        demanded.check(&Properties::of_driver(version.as_deref()))?;
+    }
+    Ok(demanded.warnings)
 }
 
 fn resolve(request: &Request, registry: &Registry) -> Result<Vec<SourcedEdits>, Unresolvable> {

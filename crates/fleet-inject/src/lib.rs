@@ -16,6 +16,7 @@ mod image;
 mod plan;
 mod policy;
 mod request;
+mod requirements;
 mod spec;
 
 pub use apply::{Applied, ApplyError};
@@ -30,3 +31,4 @@ pub use policy::{
     Sources,
 };
 pub use request::{Asked, Refusal, Request, RequestError, RequestOutcome, Source, concerns};
+pub use requirements::{Properties, RequirementError, Requirements};

@@ -28,6 +28,8 @@ pub struct Policy {
     pub swarm_resource: Vec<String>,
     /// Which part of the driver is given.
     pub capabilities: CapabilityPolicy,
+    /// What an image demands of the driver is not looked at.
+    pub disable_require: bool,
     /// Which sources may ask.
     pub sources: Sources,
     /// What each source may ask for.
@@ -45,6 +47,7 @@ impl Default for Policy {
             spec_dirs: None,
             swarm_resource: Vec::new(),
             capabilities: CapabilityPolicy::default(),
+            disable_require: false,
             sources: Sources::default(),
             allow: Allow::default(),
             hooks: HookPolicy::default(),

@@ -50,6 +50,7 @@ impl Reader<'_> {
                 policy.capabilities.supported = self.capabilities(entry)?
             }
             "ignore-driver-capabilities" => policy.capabilities.ignore = self.flag(entry)?,
+            "disable-require" => policy.disable_require = self.flag(entry)?,
             "sources" => self.section(policy, entry, Self::sources)?,
             "allow" => self.section(policy, entry, Self::allow)?,
             "hooks" => self.section(policy, entry, Self::hooks)?,
@@ -332,6 +333,7 @@ swarm-resource = ["DOCKER_RESOURCE_GPU"]
 driver-capabilities = ["utility", "compute"]
 supported-driver-capabilities = ["compute", "utility", "video"]
 ignore-driver-capabilities = true
+disable-require = true
 [sources]
 cdi-annotations = false
 volume-mounts = true
@@ -362,7 +364,7 @@ foreign-timeout = 5
         let parts = policy.capabilities;
         assert_eq!(parts.usual.to_string(), "compute,utility");
         assert_eq!(parts.supported.to_string(), "compute,utility,video");
-        assert!(parts.ignore);
+        assert!(parts.ignore && policy.disable_require);
         assert!(
             !policy.sources.cdi_annotations
                 && policy.sources.volume_mounts
