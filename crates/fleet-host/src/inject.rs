@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 use fleet_cdi::{Registry, SourcedEdits, Unresolvable};
 use fleet_inject::{
-    Applied, ApplyError, Change, Explanation, HostProbe, Plan, PlanError, Policy, Properties,
-    Refusal, Request, RequestError, RequirementError, Requirements, concerns,
+    Applied, ApplyError, Asked, Change, Explanation, HostProbe, Plan, PlanError, Policy,
+    Properties, Refusal, Request, RequestError, RequirementError, Requirements, Source, concerns,
 };
 use serde_json::Value;
 
 use crate::config::{ConfigError, load_policy, spec_dirs};
 use crate::driver::library_version;
 use crate::env::Env;
+use crate::inherent;
 use crate::none;
 use crate::root::HostRoot;
 
@@ -27,6 +28,12 @@ pub trait Host: HostProbe {
 
     /// The CDI specs in these directories, ascending priority.
     fn registry(&self, dirs: &[PathBuf]) -> Registry;
+
+    /// The names in a directory, sorted.
+    ///
+    /// # Errors
+    /// It is missing or cannot be read.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 }
 
 /// Why a container does not get its devices. Each message is one line and holds its cause.
@@ -44,6 +51,16 @@ pub enum InjectError {
     /// A device is in no CDI spec, or in several.
     #[error(transparent)]
     Unresolvable(#[from] Unresolvable),
+    /// A device that is in no CDI spec, and that the host does not have.
+    #[error("{name}, asked for by {origin}: {why}")]
+    Absent {
+        /// The device.
+        name: String,
+        /// Who asked.
+        origin: Source,
+        /// What the host lacks.
+        why: String,
+    },
     /// The host is not as the CDI spec says.
     #[error("failed to inject devices: {0}")]
     Plan(#[from] PlanError),
@@ -126,10 +143,10 @@ pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, Inj
     let mut outcome = Request::from_spec(spec, &file.policy)?;
     let resolved = match outcome.request.is_empty() {
         true => Vec::new(),
-        false => resolve(
-            &outcome.request,
-            &host.registry(&spec_dirs(&file.policy, env)),
-        )?,
+        false => {
+            let registry = host.registry(&spec_dirs(&file.policy, env));
+            resolve(&outcome.request, &registry, host, &mut outcome.warnings)?
+        }
     };
     if outcome.request.is_for_nvidia() {
         let warnings = check_requirements(spec, &file.policy, &resolved, host)?;
@@ -159,11 +176,39 @@ fn check_requirements(
     Ok(demanded.warnings)
 }
 
-fn resolve(request: &Request, registry: &Registry) -> Result<Vec<SourcedEdits>, Unresolvable> {
-    match &request.none_kind {
-        Some(none) => none::resolve(registry, &none.kind),
-        None => registry.resolve(&request.names()),
+/// The edits of all devices: those of CDI specs first, then those that follow from what the host has.
+fn resolve(
+    request: &Request,
+    registry: &Registry,
+    host: &dyn Host,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<SourcedEdits>, InjectError> {
+    let is_inherent =
+        |asked: &&Asked| inherent::is_known(&asked.name) && registry.spec_of(&asked.name).is_none();
+    let (must, listed): (Vec<&Asked>, Vec<&Asked>) = request.devices.iter().partition(is_inherent);
+    let (may, optional): (Vec<&Asked>, Vec<&Asked>) = request.extras.iter().partition(is_inherent);
+    let names = listed.into_iter().chain(optional);
+    let names: Vec<_> = names.map(|asked| asked.name.clone()).collect();
+    let mut resolved = match &request.none_kind {
+        Some(none) => none::resolve(registry, &none.kind)?,
+        None => Vec::new(),
+    };
+    resolved.extend(registry.resolve(&names)?);
+    for asked in must {
+        let edits = inherent::edits(&asked.name, host).map_err(|why| InjectError::Absent {
+            name: asked.name.to_string(),
+            origin: asked.source.clone(),
+            why,
+        })?;
+        resolved.push(edits);
     }
+    for asked in may {
+        match inherent::edits(&asked.name, host) {
+            Ok(edits) => resolved.push(edits),
+            Err(why) => warnings.push(format!("{} has no effect: {why}", asked.source)),
+        }
+    }
+    Ok(resolved)
 }
 
 fn summary(plan: &Plan) -> String {
@@ -243,6 +288,10 @@ mod tests {
 
         fn registry(&self, dirs: &[PathBuf]) -> Registry {
             self.look().registry(dirs)
+        }
+
+        fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+            self.look().list(dir)
         }
     }
 

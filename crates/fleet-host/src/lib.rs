@@ -6,6 +6,7 @@
 mod config;
 mod driver;
 mod env;
+mod inherent;
 mod inject;
 mod none;
 mod root;

@@ -119,6 +119,14 @@ impl Host for HostRoot {
             .collect();
         Registry::scan(&dirs)
     }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(self.locate(dir)?)?;
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let mut names = names.collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
 }
 
 #[cfg(test)]

@@ -72,6 +72,20 @@ impl Host for PaperHost {
     fn registry(&self, _dirs: &[PathBuf]) -> Registry {
         Registry::scan(std::slice::from_ref(&self.cdi))
     }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let prefix = format!("{}/", dir.display());
+        let nodes = self.devices.lines().filter_map(|line| {
+            let name = line.split_whitespace().next()?.strip_prefix(&prefix)?;
+            Some(name.split('/').next()?.to_owned())
+        });
+        let mut names: Vec<_> = nodes
+            .chain(self.root.list(dir).unwrap_or_default())
+            .collect();
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
 }
 
 /// A case brings its own `cdi` and `host` or shares those of `common`.

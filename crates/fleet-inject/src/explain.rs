@@ -118,7 +118,8 @@ fn place(origin: &Origin) -> String {
     match (&origin.spec_file, &origin.device) {
         (Some(file), Some(device)) => format!("{} {device}", file.display()),
         (Some(file), None) => file.display().to_string(),
-        (None, _) => "OCI spec".to_owned(),
+        (None, Some(device)) => format!("host {device}"),
+        (None, None) => "OCI spec".to_owned(),
     }
 }
 

@@ -66,7 +66,8 @@ pub struct Edit {
 pub struct Origin {
     /// Who asked for the device that brings it.
     pub source: Source,
-    /// The CDI spec file that states it; absent for what the engine had put into the spec.
+    /// The CDI spec file that states it; absent for what the engine had put into the spec, and for devices that follow
+    /// from what the host has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spec_file: Option<PathBuf>,
     /// The device that states it; absent for the edits that all devices of a file share.
@@ -163,7 +164,7 @@ pub enum PlanError {
 }
 
 impl Plan {
-    /// Turns resolved CDI edits into a plan, device nodes filled in from the host as CDI SPEC 1.1.0 and its Go library
+    /// Turns resolved CDI edits (those with an empty path are in no file) into a plan, device nodes filled in from the host as CDI SPEC 1.1.0 and its Go library
     /// do. Hooks of NVIDIA's that the engine has put into the spec already are taken over too, and NVIDIA's old
     /// prestart hook is removed.
     ///
@@ -281,6 +282,11 @@ impl Plan {
     }
 }
 
+/// Edits that no file states: they follow from what the host has.
+fn is_in_memory(spec_path: &Path) -> bool {
+    spec_path.as_os_str().is_empty()
+}
+
 /// Takes out of NVIDIA's edits what the container does not want; one list for each of `resolved`.
 fn leave_out(request: &Request, resolved: &mut [SourcedEdits], limit: &Limit) -> Vec<Vec<Omitted>> {
     if resolved
@@ -322,7 +328,7 @@ struct Context<'a> {
     /// For messages: the device and its file.
     of: String,
     kind: String,
-    spec_file: &'a Path,
+    spec_file: Option<&'a Path>,
     hooks: &'a HookPolicy,
     probe: &'a dyn HostProbe,
 }
@@ -336,18 +342,22 @@ impl<'a> Context<'a> {
         probe: &'a dyn HostProbe,
     ) -> Self {
         let device = device_of(resolved, index);
-        let asked = |name: &QualifiedName| request.devices.iter().find(|asked| asked.name == *name);
+        let asked = |name: &QualifiedName| {
+            let mut all = request.devices.iter().chain(&request.extras);
+            all.find(|asked| asked.name == *name)
+        };
         let source = device.and_then(asked).map(|asked| &asked.source);
         let source = source.or_else(|| request.none_kind.as_ref().map(|none| &none.source));
-        let spec_file = sourced.spec_path.as_path();
-        let of = match &sourced.device {
-            Some(name) => format!("{name} ({})", spec_file.display()),
-            None => format!("the common edits of {}", spec_file.display()),
+        let spec_file = Some(sourced.spec_path.as_path()).filter(|path| !is_in_memory(path));
+        let of = match (&sourced.device, spec_file) {
+            (Some(name), Some(file)) => format!("{name} ({})", file.display()),
+            (Some(name), None) => name.to_string(),
+            (None, _) => format!("the common edits of {}", sourced.spec_path.display()),
         };
         Self {
             origin: Origin {
                 source: source.cloned().unwrap_or(Source::Engine),
-                spec_file: Some(spec_file.to_path_buf()),
+                spec_file: spec_file.map(Path::to_path_buf),
                 device: sourced.device.as_ref().map(ToString::to_string),
             },
             of,
@@ -360,7 +370,10 @@ impl<'a> Context<'a> {
 
     /// What to do about a host file that is not as the CDI spec says.
     fn hint(&self) -> String {
-        let file = self.spec_file.display();
+        let Some(file) = self.spec_file.map(Path::display) else {
+            return "; hint: is the driver's module loaded, and are its device nodes made?"
+                .to_owned();
+        };
         if !self.kind.starts_with("nvidia.com/") {
             return format!(
                 "; hint: the CDI spec {file} is out of date, make it anew with its vendor's tool"

@@ -30,6 +30,8 @@ pub struct Policy {
     pub capabilities: CapabilityPolicy,
     /// What an image demands of the driver is not looked at.
     pub disable_require: bool,
+    /// IMEX channels are not given.
+    pub ignore_imex: bool,
     /// Which sources may ask.
     pub sources: Sources,
     /// What each source may ask for.
@@ -48,6 +50,7 @@ impl Default for Policy {
             swarm_resource: Vec::new(),
             capabilities: CapabilityPolicy::default(),
             disable_require: false,
+            ignore_imex: false,
             sources: Sources::default(),
             allow: Allow::default(),
             hooks: HookPolicy::default(),

@@ -5,6 +5,7 @@
 
 mod annotations;
 mod environment;
+mod extras;
 mod mounts;
 mod names;
 
@@ -28,6 +29,8 @@ const MAX_VALUE: usize = 64 * 1024;
 pub struct Request {
     /// Devices, each once, in the order asked for.
     pub devices: Vec<Asked>,
+    /// Devices that are given if the host has them.
+    pub extras: Vec<Asked>,
     /// `none` was asked for: the driver's files of this kind, and no device.
     pub none_kind: Option<KindOnly>,
     /// Which part of NVIDIA's driver is given; `None` means all of it.
@@ -148,6 +151,67 @@ pub enum RequestError {
         /// The kind that a bare id has.
         default_kind: String,
     },
+    /// An automatic name of NVIDIA's that asks for something else than is known.
+    #[error("device mode {mode} in {origin} {why}")]
+    Mode {
+        /// Who asked.
+        origin: Source,
+        /// The mode.
+        mode: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A MIG device by the name that drivers before 470 gave it.
+    #[error(
+        "device id {id} in {origin} is the old name of a MIG device, which no CDI spec can hold; \
+         hint: use its MIG-… UUID as `nvidia-smi -L` prints it, or GPU:MIG numbers such as 0:1"
+    )]
+    OldMig {
+        /// Who asked.
+        origin: Source,
+        /// The id.
+        id: String,
+    },
+    /// Not the number of an IMEX channel.
+    #[error(
+        "{id} in {origin} is no IMEX channel; hint: channels are numbers from 0 to 1048575, or channel0 and so on"
+    )]
+    Channel {
+        /// Who asked.
+        origin: Source,
+        /// As written.
+        id: String,
+    },
+    /// The right over some MIG devices.
+    #[error("{origin} is {value}; hint: only all is known there")]
+    MigDevices {
+        /// Who asked.
+        origin: Source,
+        /// Its value.
+        value: String,
+    },
+    /// The right over MIG without privileges.
+    #[error(
+        "the right to {right} MIG, asked for by {origin}, needs CAP_SYS_ADMIN; \
+         hint: run the container privileged or with that capability"
+    )]
+    MigRights {
+        /// Who asked.
+        origin: Source,
+        /// `configure` or `monitor`.
+        right: String,
+    },
+    /// A limit that would not be kept.
+    #[error(
+        "{origin} asks for a limit of {value} of GPU memory, which cannot be set here yet; \
+         hint: unset it, or use a MIG device of that size"
+    )]
+    MemoryLimit {
+        /// Who asked.
+        origin: Source,
+        /// Its value.
+        value: String,
+    },
     /// A driver capability that cannot be had.
     #[error(transparent)]
     Capability(#[from] CapabilityError),
@@ -199,6 +263,7 @@ impl Request {
             }
         }
         if outcome.request.is_for_nvidia() {
+            extras::read(spec, policy, &mut outcome)?;
             outcome.request.capabilities = capabilities::of_spec(spec, policy)?;
         }
         Ok(outcome)
@@ -241,26 +306,28 @@ impl RequestOutcome {
                 })),
             }
         }
-        let count = wanted.devices.len();
-        for asked in wanted.devices {
+        self.grant_devices(wanted.devices, policy)?;
+        Ok(!self.request.is_empty())
+    }
+
+    /// Each device once, if the policy allows it.
+    fn grant_devices(&mut self, devices: Vec<Asked>, policy: &Policy) -> Result<(), RequestError> {
+        let count = devices.len();
+        for asked in devices {
             if count > MAX_DEVICES {
                 return Err(RequestError::TooMany {
                     origin: asked.source,
                     count,
                 });
             }
+            let known = &mut self.request.devices;
             if !policy.allows(&asked.source, &asked.name) {
                 self.refused.push(not_allowed(&asked));
-            } else if !self
-                .request
-                .devices
-                .iter()
-                .any(|other| other.name == asked.name)
-            {
-                self.request.devices.push(asked);
+            } else if !known.iter().any(|other| other.name == asked.name) {
+                known.push(asked);
             }
         }
-        Ok(!self.request.is_empty())
+        Ok(())
     }
 
     fn refuse(&mut self, source: Source, asked: &str, setting: &'static str) {

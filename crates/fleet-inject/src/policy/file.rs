@@ -51,6 +51,7 @@ impl Reader<'_> {
             }
             "ignore-driver-capabilities" => policy.capabilities.ignore = self.flag(entry)?,
             "disable-require" => policy.disable_require = self.flag(entry)?,
+            "ignore-imex-channel-requests" => policy.ignore_imex = self.flag(entry)?,
             "sources" => self.section(policy, entry, Self::sources)?,
             "allow" => self.section(policy, entry, Self::allow)?,
             "hooks" => self.section(policy, entry, Self::hooks)?,
@@ -334,6 +335,7 @@ driver-capabilities = ["utility", "compute"]
 supported-driver-capabilities = ["compute", "utility", "video"]
 ignore-driver-capabilities = true
 disable-require = true
+ignore-imex-channel-requests = true
 [sources]
 cdi-annotations = false
 volume-mounts = true
@@ -364,7 +366,7 @@ foreign-timeout = 5
         let parts = policy.capabilities;
         assert_eq!(parts.usual.to_string(), "compute,utility");
         assert_eq!(parts.supported.to_string(), "compute,utility,video");
-        assert!(parts.ignore && policy.disable_require);
+        assert!(parts.ignore && policy.disable_require && policy.ignore_imex);
         assert!(
             !policy.sources.cdi_annotations
                 && policy.sources.volume_mounts

@@ -37,6 +37,10 @@ fn general(policy: &Policy) -> String {
         ),
         ("ignore-driver-capabilities", Some(parts.ignore.to_string())),
         ("disable-require", Some(policy.disable_require.to_string())),
+        (
+            "ignore-imex-channel-requests",
+            Some(policy.ignore_imex.to_string()),
+        ),
     ])
 }
 

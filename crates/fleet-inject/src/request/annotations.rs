@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Asked, RequestError, RequestOutcome, Source, Wanted, names, within_limit};
+use super::{RequestError, RequestOutcome, Source, Wanted, names, within_limit};
 use crate::policy::Policy;
 use crate::spec;
 
@@ -57,12 +57,9 @@ pub(super) fn read(
             continue;
         }
         within_limit(value, &source)?;
-        for item in value.split(',') {
-            wanted.devices.push(Asked {
-                name: names::qualified(item, &source)?,
-                source: source.clone(),
-            });
-        }
+        let items: Vec<&str> = value.split(',').collect();
+        let devices = names::annotated(&items, &policy.default_kind, &source)?;
+        wanted.devices.extend(devices);
     }
     Ok(wanted)
 }

@@ -20,7 +20,7 @@ pub(super) fn may_ask(spec: &Value) -> bool {
     }
 }
 
-fn items(value: &str) -> impl Iterator<Item = &str> {
+pub(super) fn items(value: &str) -> impl Iterator<Item = &str> {
     value
         .split(',')
         .map(str::trim)
@@ -84,7 +84,8 @@ fn values<'a>(spec: &'a Value, policy: &Policy) -> Vec<(&'a str, Source)> {
     }
 }
 
-fn refused_by(spec: &Value, policy: &Policy) -> Option<&'static str> {
+/// The setting that refuses what this container's environment asks for.
+pub(super) fn refused_by(spec: &Value, policy: &Policy) -> Option<&'static str> {
     if !policy.sources.environment {
         return Some("sources.environment");
     }

@@ -3,11 +3,12 @@
 
 use serde_json::Value;
 
-use super::{RequestError, RequestOutcome, Source, Wanted, names, shown};
+use super::{RequestError, RequestOutcome, Source, Wanted, names};
 use crate::policy::Policy;
 use crate::spec;
 
 const ROOT: &str = "/var/run/nvidia-container-devices/";
+const IMEX: &str = "imex/";
 
 pub(super) fn may_ask(spec: &Value) -> bool {
     requests(spec).next().is_some()
@@ -35,13 +36,8 @@ pub(super) fn read(
         let source = Source::VolumeMount(destination.to_owned());
         if !policy.sources.volume_mounts {
             outcome.refuse(source, id, "sources.volume-mounts");
-        } else if id.starts_with("imex/") {
-            let hint =
-                "hint: ask for the channel by its CDI name, such as nvidia.com/imex-channel=0";
-            outcome.warnings.push(format!(
-                "IMEX channel {}, asked for by {source}, is not given; {hint}",
-                shown(id)
-            ));
+        } else if id.starts_with(IMEX) {
+            // Read with what else a container wants beside its GPUs.
         } else {
             list.push((cdi_name(id).unwrap_or_else(|| id.to_owned()), source));
         }
@@ -51,6 +47,18 @@ pub(super) fn read(
         .map(|(id, source)| (id.as_str(), source.clone()))
         .collect();
     names::visible(&list, &policy.default_kind)
+}
+
+/// Ids of IMEX channels, where the policy accepts mounts.
+pub(super) fn imex(spec: &Value, policy: &Policy) -> Vec<(String, Source)> {
+    let accepted = policy.sources.volume_mounts;
+    let asked = requests(spec).filter(|_| accepted);
+    asked
+        .filter_map(|(destination, id)| {
+            let source = Source::VolumeMount(destination.to_owned());
+            Some((id.strip_prefix(IMEX)?.to_owned(), source))
+        })
+        .collect()
 }
 
 /// `cdi/vendor/class/device`, as well as `cdi/vendor/class=device`.

@@ -2,10 +2,14 @@
 
 use fleet_cdi::QualifiedName;
 
-use super::{Asked, KindOnly, RequestError, Source, Wanted};
+use super::extras::{IMEX_KIND, MIG_KIND};
+use super::{Asked, KindOnly, RequestError, Source, Wanted, shown};
+use crate::capabilities::filter::is_nvidia;
 
-/// NVIDIA's runtime makes devices of this kind up in memory; here they are the default kind's.
-const AUTOMATIC_KIND: &str = "runtime.nvidia.com/gpu";
+/// NVIDIA's runtime makes devices of this vendor up in memory; here they are those of the CDI specs, or made in memory
+/// where no spec has them.
+const AUTOMATIC: &str = "runtime.nvidia.com/";
+const USUAL_KIND: &str = "nvidia.com/gpu";
 
 /// A fully qualified name.
 pub(super) fn qualified(text: &str, source: &Source) -> Result<QualifiedName, RequestError> {
@@ -22,6 +26,25 @@ pub(super) fn of_kind(
     source: &Source,
 ) -> Result<QualifiedName, RequestError> {
     qualified(&format!("{kind}={id}"), source)
+}
+
+/// A list of fully qualified names. Bare ids have no meaning there, but NVIDIA's automatic names do.
+pub(super) fn annotated(
+    list: &[&str],
+    kind: &str,
+    source: &Source,
+) -> Result<Vec<Asked>, RequestError> {
+    let mut asked = Vec::with_capacity(list.len());
+    let mut rest = list.iter().copied();
+    while let Some(text) = rest.next() {
+        let name = match text.starts_with(AUTOMATIC) {
+            true => named(text, &mut rest, kind, source)?,
+            false => qualified(text, source)?,
+        };
+        let source = source.clone();
+        asked.push(Asked { name, source });
+    }
+    Ok(asked)
 }
 
 /// A list in the form of `NVIDIA_VISIBLE_DEVICES`: `void` anywhere means nothing, the first of `all` and `none`
@@ -46,9 +69,11 @@ pub(super) fn visible(list: &[(&str, Source)], kind: &str) -> Result<Wanted, Req
         }
         return Ok(wanted);
     }
-    for (id, source) in list {
+    let mut rest = list.iter().map(|(id, _)| *id);
+    while let Some(id) = rest.next() {
+        let source = &list[list.len() - rest.len() - 1].1;
         wanted.devices.push(Asked {
-            name: named(id, kind, source)?,
+            name: named(id, &mut rest, kind, source)?,
             source: source.clone(),
         });
     }
@@ -56,14 +81,78 @@ pub(super) fn visible(list: &[(&str, Source)], kind: &str) -> Result<Wanted, Req
     Ok(wanted)
 }
 
-fn named(id: &str, kind: &str, source: &Source) -> Result<QualifiedName, RequestError> {
-    if !is_qualified(id) {
-        return of_kind(kind, id, source);
+/// One name of a list; what follows in the list may belong to it.
+fn named<'a>(
+    text: &'a str,
+    rest: &mut (impl Iterator<Item = &'a str> + Clone),
+    kind: &str,
+    source: &Source,
+) -> Result<QualifiedName, RequestError> {
+    let automatic = text
+        .strip_prefix(AUTOMATIC)
+        .and_then(|name| name.split_once('='));
+    let id = automatic.map_or(text, |(_, id)| id);
+    if let Some(mode) = id.strip_prefix("mode=") {
+        return of_mode(mode, rest, kind, source);
     }
-    let name = qualified(id, source)?;
-    match name.kind() == AUTOMATIC_KIND {
-        true => of_kind(kind, name.name(), source),
-        false => Ok(name),
+    match automatic {
+        Some(("gpu", id)) => of_kind(automatic_kind(kind), id, source),
+        Some((class, id)) => of_kind(&format!("nvidia.com/{class}"), id, source),
+        None if is_qualified(text) => qualified(text, source),
+        None => of_kind(kind, text, source),
+    }
+    .map_err(|err| match is_old_mig(id) {
+        true => RequestError::OldMig {
+            origin: source.clone(),
+            id: shown(id),
+        },
+        false => err,
+    })
+}
+
+/// The default kind, if it is NVIDIA's.
+fn automatic_kind(kind: &str) -> &str {
+    if is_nvidia(kind) { kind } else { USUAL_KIND }
+}
+
+/// `mode=gds` or `mode=imex,id=3`: the generator that NVIDIA's runtime would use, and the device of it.
+fn of_mode<'a>(
+    text: &'a str,
+    rest: &mut (impl Iterator<Item = &'a str> + Clone),
+    kind: &str,
+    source: &Source,
+) -> Result<QualifiedName, RequestError> {
+    let (mode, joined) = match text.split_once(",id=") {
+        Some((mode, id)) => (mode, Some(id)),
+        None => (text, None),
+    };
+    let next = rest
+        .clone()
+        .next()
+        .and_then(|next| next.strip_prefix("id="));
+    let id = joined.or(next);
+    if joined.is_none() && next.is_some() {
+        rest.next();
+    }
+    let failed = |why| RequestError::Mode {
+        origin: source.clone(),
+        mode: shown(mode),
+        why,
+    };
+    let numbered = || id.ok_or_else(|| failed("needs an id"));
+    match mode {
+        "auto" | "nvml" | "csv" | "wsl" => {
+            of_kind(automatic_kind(kind), id.unwrap_or("all"), source)
+        }
+        "gds" | "mofed" | "gdrcopy" | "nvswitch" => {
+            of_kind(&format!("nvidia.com/{mode}"), id.unwrap_or("all"), source)
+        }
+        "management" => of_kind("management.nvidia.com/gpu", id.unwrap_or("all"), source),
+        "imex" => of_kind(IMEX_KIND, numbered()?, source),
+        "mig-caps" => of_kind(MIG_KIND, numbered()?, source),
+        _ => Err(failed(
+            "is not one of auto, nvml, csv, wsl, management, gds, mofed, gdrcopy, nvswitch, imex, mig-caps",
+        )),
     }
 }
 
@@ -71,12 +160,18 @@ fn is_qualified(id: &str) -> bool {
     id.contains(['/', '='])
 }
 
-/// `amd.com/gpu=0,1` could mean GPU 1 of either vendor.
+/// `MIG-GPU-<uuid>/<gpu instance>/<compute instance>`.
+fn is_old_mig(id: &str) -> bool {
+    id.starts_with("MIG-GPU-") && id.matches('/').count() == 2
+}
+
+/// `amd.com/gpu=0,1` could mean GPU 1 of either vendor; `nvidia.com/gds=all,1` can not.
 fn agree(list: &[(&str, Source)], devices: &[Asked], kind: &str) -> Result<(), RequestError> {
     let Some((id, source)) = list.iter().find(|(id, _)| !is_qualified(id)) else {
         return Ok(());
     };
-    match devices.iter().find(|asked| asked.name.kind() != kind) {
+    let vendor = kind.split('/').next().unwrap_or_default();
+    match devices.iter().find(|asked| asked.name.vendor() != vendor) {
         None => Ok(()),
         Some(other) => Err(RequestError::MixedKinds {
             origin: source.clone(),

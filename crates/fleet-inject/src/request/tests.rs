@@ -202,7 +202,6 @@ fn invalid_names_are_errors_that_say_where() {
         env("nvidia.com/gpu=../x"),
         env("../x"),
         env("a\u{1b}[31m"),
-        env("MIG-GPU-1/2/3"),
     ];
     for spec in cases {
         assert!(concerns(&spec));
@@ -219,6 +218,85 @@ fn invalid_names_are_errors_that_say_where() {
             assert!(!text.to_lowercase().contains(word), "{text}");
         }
     }
+}
+
+#[test]
+fn automatic_names_mean_what_the_specs_have() {
+    let cases: [(&str, &[&str]); 11] = [
+        ("runtime.nvidia.com/gpu=0", &["nvidia.com/gpu=0"]),
+        (
+            "runtime.nvidia.com/gpu=0,nvidia.com/gpu=1",
+            &["nvidia.com/gpu=0", "nvidia.com/gpu=1"],
+        ),
+        ("runtime.nvidia.com/gds=all", &["nvidia.com/gds=all"]),
+        ("runtime.nvidia.com/gpu=mode=gds", &["nvidia.com/gds=all"]),
+        (
+            "runtime.nvidia.com/gpu=mode=imex,id=3",
+            &["nvidia.com/imex-channel=3"],
+        ),
+        (
+            "mode=imex,id=3,0",
+            &["nvidia.com/imex-channel=3", "nvidia.com/gpu=0"],
+        ),
+        (
+            "0,mode=gdrcopy",
+            &["nvidia.com/gpu=0", "nvidia.com/gdrcopy=all"],
+        ),
+        ("mode=auto", &["nvidia.com/gpu=all"]),
+        (
+            "mode=nvml,id=GPU-1,mode=mofed",
+            &["nvidia.com/gpu=GPU-1", "nvidia.com/mofed=all"],
+        ),
+        ("mode=management", &["management.nvidia.com/gpu=all"]),
+        (
+            "nvidia.com/gds=all,1",
+            &["nvidia.com/gds=all", "nvidia.com/gpu=1"],
+        ),
+    ];
+    for (value, want) in cases {
+        assert_eq!(names(&env(value), &Policy::default()), want, "{value}");
+        let annotated = json!({"annotations": {"cdi.k8s.io/x": value}});
+        if want.len() == 1 && value.starts_with("runtime") {
+            assert_eq!(names(&annotated, &Policy::default()), want, "{value}");
+        }
+    }
+    let other = Policy {
+        default_kind: "amd.com/gpu".to_owned(),
+        ..Policy::default()
+    };
+    assert_eq!(
+        names(&env("runtime.nvidia.com/gpu=0"), &other),
+        ["nvidia.com/gpu=0"]
+    );
+    let mounted = mounts(&["mode=imex,id=3"]);
+    assert_eq!(
+        names(&mounted, &accepting_mounts()),
+        ["nvidia.com/imex-channel=3"]
+    );
+}
+
+#[test]
+fn modes_that_are_none_say_so() {
+    let error = |value: &str| {
+        Request::from_spec(&env(value), &Policy::default())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(
+        error("mode=fast").starts_with(
+            "device mode fast in variable NVIDIA_VISIBLE_DEVICES is not one of auto, "
+        )
+    );
+    assert_eq!(
+        error("mode=imex"),
+        "device mode imex in variable NVIDIA_VISIBLE_DEVICES needs an id"
+    );
+    assert!(error("id=3").starts_with("invalid CDI device name"));
+    let old = error("MIG-GPU-4cf8db2d-06c0-7d70-1a51-e59b25b2c16c/1/0");
+    assert!(
+        old.contains("is the old name of a MIG device") && old.contains("hint: use its MIG-"),
+        "{old}"
+    );
 }
 
 #[test]
@@ -260,9 +338,12 @@ fn other_mounts_ask_for_nothing() {
     ]});
     assert!(!concerns(&other));
     assert_eq!(names(&other, &accepting_mounts()), [""; 0]);
-    let imex = read(&mounts(&["imex/0"]), &accepting_mounts());
-    assert_eq!(imex.warnings.len(), 1);
-    assert!(imex.request.is_empty());
+    // A channel is of use to a GPU only.
+    assert_eq!(names(&mounts(&["imex/0"]), &accepting_mounts()), [""; 0]);
+    assert_eq!(
+        names(&mounts(&["imex/0", "1"]), &accepting_mounts()),
+        ["nvidia.com/gpu=1", "nvidia.com/imex-channel=0"]
+    );
 }
 
 #[test]
