@@ -6,9 +6,10 @@ RUNTIME=$1 PROGRAMS=$2 STATE=$TOP/.state/demo
 . "$TOP/tests/setup/podman.sh"
 if [ -e /proc/driver/nvidia/version ]; then
     echo "this machine has an NVIDIA driver: its GPUs are used"
-    found=$(find "${FLEET_HOST_CDI:-/nonexistent}" -name '*.yaml' -o -name '*.json' 2>/dev/null | head -n 1)
-    [ -n "$found" ] || { echo "no CDI spec of this node; hint: nvidia-ctk cdi generate --output /etc/cdi/nvidia.yaml" >&2; exit 1; }
-    cp "$FLEET_HOST_CDI"/* /etc/cdi/
+    grep -qs '^ *"\?kind"\?: *"\?nvidia.com/gpu' /etc/cdi/* /run/cdi/* || {
+        echo "no CDI spec of nvidia.com/gpu in /etc/cdi or /run/cdi; hint: nvidia-ctk cdi generate --output /etc/cdi/nvidia.yaml" >&2
+        exit 1
+    }
 else
     echo "no NVIDIA driver here: a node with two H100 is simulated"
     "$PROGRAMS/fleet-simulate" create --machine h100x2 --root "$TOP/.state/node" --cdi /etc/cdi/nvidia.yaml

@@ -15,6 +15,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,51 @@ pub fn skip(test: &str, reason: &str) {
             .open(file)
             .expect("open the skip list");
         writeln!(file, "SKIP {test}: {reason}").expect("write the skip list");
+    }
+}
+
+/// Whether the runtime under test is this project's, and not a peer that the suites are compared with.
+#[must_use]
+pub fn ours() -> bool {
+    static OURS: OnceLock<bool> = OnceLock::new();
+    *OURS.get_or_init(|| {
+        let version = Command::new(path("RUNTIME_UNDER_TEST"))
+            .arg("--version")
+            .output();
+        version
+            .expect("run the runtime")
+            .stdout
+            .starts_with(b"fleet-nvidia ")
+    })
+}
+
+/// True, with a note in the list of skips, when a peer is under test that is known to behave differently.
+#[must_use]
+pub fn differs(test: &str, peers: &[&str]) -> bool {
+    let binary = path("RUNTIME_UNDER_TEST");
+    let name = binary.file_name().unwrap_or_default().to_string_lossy();
+    let known = !ours() && peers.contains(&name.as_ref());
+    if known {
+        skip(test, &format!("{name} differs here"));
+    }
+    known
+}
+
+/// [`differs`] for every peer.
+#[must_use]
+pub fn not_for_peers(test: &str) -> bool {
+    differs(test, &["crun", "runc"])
+}
+
+/// A behaviour that is known to be missing: listed with the skips while the test fails, an error once it passes.
+#[track_caller]
+pub fn gap(test: &str, what: &str, body: impl FnOnce() + std::panic::UnwindSafe) {
+    if !ours() {
+        body();
+    } else if std::panic::catch_unwind(body).is_err() {
+        skip(test, &format!("known gap: {what}"));
+    } else {
+        panic!("{test} passes: take its mark away");
     }
 }
 
@@ -88,11 +134,14 @@ impl Output {
         );
     }
 
-    /// Asserts a failure that says `word`, in one line.
+    /// Asserts a failure that says `word`, in one line; of a peer only that it fails, since its wording is its own.
     #[must_use]
     #[track_caller]
     pub fn fails(self, word: &str) -> Self {
         assert_ne!(self.code, 0, "{self:#?}");
+        if !ours() {
+            return self;
+        }
         assert!(self.stderr.contains(word), "`{word}` is not in {self:#?}");
         assert_eq!(
             self.stderr.trim_end().lines().count(),
@@ -103,30 +152,51 @@ impl Output {
     }
 }
 
+/// Longest time that a command may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Runs a command; stdout and stderr go through files, since a container keeps them open.
 #[must_use]
+#[track_caller]
 pub fn run(command: &mut Command) -> Output {
     let base = env::temp_dir().join(unique("fleet-output"));
     let file =
         |suffix: &str| fs::File::create(base.with_extension(suffix)).expect("make an output file");
-    let status = command
+    let child = command
         .stdin(Stdio::null())
         .stdout(file("out"))
         .stderr(file("err"))
-        .status();
+        .spawn();
+    let status = child.and_then(|mut child| {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                child.kill()?;
+                child.wait()?;
+                return Err(std::io::Error::other(format!(
+                    "not done after {PATIENCE:?}"
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
     let read = |suffix: &str| {
         let path = base.with_extension(suffix);
         let text = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
         drop(fs::remove_file(path));
         text
     };
-    let status = status.unwrap_or_else(|err| panic!("{command:?}: {err}"));
+    let (stdout, stderr) = (read("out"), read("err"));
+    let status = status.unwrap_or_else(|err| panic!("{command:?}: {err}\n{stdout}\n{stderr}"));
     let signal = std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
     Output {
         line: format!("{command:?}"),
         code: status.code().or(signal).unwrap_or(-1),
-        stdout: read("out"),
-        stderr: read("err"),
+        stdout,
+        stderr,
     }
 }
 

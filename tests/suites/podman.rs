@@ -521,6 +521,350 @@ fn build() {
     );
 }
 
+/// A container that waits, and goes away with this.
+struct Service(String);
+
+impl Service {
+    fn new(options: &[&str], image: &str) -> Self {
+        let name = unique("svc");
+        let args = [
+            &["run", "-d", "--name", &name],
+            options,
+            &[image, "sleep", "1000"],
+        ];
+        drop(podman(&args.concat()).ok());
+        Self(name)
+    }
+
+    fn exec(&self, script: &str) -> Output {
+        podman(&["exec", &self.0, "sh", "-c", script])
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(podman(&["rm", "-f", "-t", "0", &self.0]));
+    }
+}
+
+/// A pod that goes away with this, and its containers with it.
+struct Pod<'a>(&'a str);
+
+impl Drop for Pod<'_> {
+    fn drop(&mut self) {
+        drop(podman(&["pod", "rm", "-f", "-t", "0", self.0]));
+    }
+}
+
+/// Two containers run at once, each with one GPU: the other's answers EPERM, also after `mknod`.
+#[test]
+fn two_containers_two_gpus() {
+    if !node("two_containers_two_gpus") {
+        return;
+    }
+    let machine = fs::read_to_string("/run/sim-node/usr/share/nvidia/fleet-sim-machine.json");
+    let machine: serde_json::Value =
+        serde_json::from_str(&machine.expect("machine")).expect("JSON");
+    let number = |gpu: usize| {
+        let node = &machine["gpus"][gpu]["node"];
+        format!("{} {}", node["major"], node["minor"])
+    };
+    for request in ["--device=nvidia.com/gpu=", "--env=NVIDIA_VISIBLE_DEVICES="] {
+        let services: Vec<Service> = (0..2)
+            .map(|gpu| {
+                Service::new(
+                    &[&format!("{request}{gpu}"), "--cap-add=MKNOD"],
+                    "fleet-glibc",
+                )
+            })
+            .collect();
+        let seen: Vec<String> = services
+            .iter()
+            .map(|service| service.exec("nvidia-smi -L").ok())
+            .collect();
+        assert!(
+            seen.iter().all(|text| text.lines().count() == 1),
+            "{seen:?}"
+        );
+        assert_ne!(seen[0], seen[1]);
+        for (own, other) in [(0, 1), (1, 0)] {
+            let script = format!(
+                "ls /dev/nvidia[0-9]; true < /dev/nvidia{own} && echo opens; mknod /dev/other c {} && (true < /dev/other) 2>&1 | grep -o 'not permitted'",
+                number(other)
+            );
+            assert_eq!(
+                services[own].exec(&script).ok(),
+                format!("/dev/nvidia{own}\nopens\nnot permitted\n"),
+                "{request}"
+            );
+        }
+    }
+}
+
+/// A pod of two services: one with a GPU, one without.
+#[test]
+fn a_pod_with_a_gpu() {
+    if !node("a_pod_with_a_gpu") {
+        return;
+    }
+    let pod = unique("pod");
+    let create = [
+        "pod",
+        "create",
+        "--name",
+        &pod,
+        "--network",
+        "host",
+        "--infra-image",
+        "fleet-busybox",
+        "--infra-command",
+        "sleep 1000",
+    ];
+    drop(podman(&create).ok());
+    let _pod = Pod(&pod);
+    let with = Service::new(
+        &["--pod", &pod, "--device", "nvidia.com/gpu=0"],
+        "fleet-glibc",
+    );
+    let without = Service::new(&["--pod", &pod], "fleet-glibc");
+    assert_eq!(with.exec("nvidia-smi -L").ok().lines().count(), 1);
+    assert_eq!(without.exec("ls /dev | grep -c nvidia").stdout, "0\n");
+    let namespaces = |service: &Service| {
+        service
+            .exec("readlink /proc/self/ns/ipc; readlink /proc/self/ns/uts")
+            .ok()
+    };
+    assert_eq!(
+        namespaces(&with),
+        namespaces(&without),
+        "a pod shares these"
+    );
+}
+
+/// What an image says about GPUs counts under Podman, as it does with NVIDIA's runtime.
+#[test]
+fn an_image_that_asks_for_gpus() {
+    if !node("an_image_that_asks_for_gpus") {
+        return;
+    }
+    let image = unique("image");
+    let archive = path("FLEET_STATE").join("images/glibc.tar");
+    let archive = archive.to_str().expect("text");
+    drop(
+        podman(&[
+            "import",
+            "-q",
+            "--change",
+            "ENV NVIDIA_VISIBLE_DEVICES=all",
+            archive,
+            &image,
+        ])
+        .ok(),
+    );
+    let count = |options: &[&str]| {
+        let args = [
+            &["run", "--rm"],
+            options,
+            &[
+                image.as_str(),
+                "sh",
+                "-c",
+                "ls /dev | grep -c 'nvidia[0-9]'",
+            ],
+        ];
+        podman(&args.concat()).stdout
+    };
+    assert_eq!(count(&[]), "2\n");
+    assert_eq!(count(&["-e", "NVIDIA_VISIBLE_DEVICES=0"]), "1\n");
+    assert_eq!(count(&["-e", "NVIDIA_VISIBLE_DEVICES=void"]), "0\n");
+    assert_eq!(count(&["--device", "nvidia.com/gpu=1"]), "1\n");
+}
+
+/// Podman under a pseudo terminal made by script(1): what a user types at.
+fn at_a_terminal(args: &str) -> Output {
+    let state = state();
+    let line = format!("podman --runtime fleet-nvidia {args}");
+    let mut out = run(Command::new("script")
+        .env("CONTAINERS_CONF", state.join("containers.conf"))
+        .env("CONTAINERS_STORAGE_CONF", state.join("storage.conf"))
+        .args(["-qec", &line, "/dev/null"]));
+    out.stdout = out.stdout.replace('\r', "").replace("^@", "");
+    out
+}
+
+#[test]
+fn terminals() {
+    let text = at_a_terminal("run --rm -it fleet-busybox sh -c 'tty; stty size; exit 3'");
+    assert_eq!(text.code, 3, "{text:#?}");
+    assert!(text.stdout.contains("/dev/pts/0"), "{text:#?}");
+    let service = Service::new(&[], "fleet-busybox");
+    let text = at_a_terminal(&format!("exec -it {} sh -c 'tty; id -u'", service.0));
+    assert!(
+        text.code == 0 && text.stdout.contains("/dev/pts/0\n0\n"),
+        "{text:#?}"
+    );
+    let user = podman(&[
+        "run",
+        "--rm",
+        "-t",
+        "--user",
+        "1000",
+        "fleet-busybox",
+        "sh",
+        "-c",
+        "stat -c %u $(tty); echo again > /dev/stdout",
+    ])
+    .ok();
+    assert_eq!(user.replace('\r', ""), "1000\nagain\n");
+}
+
+#[test]
+fn created_then_started_then_attached() {
+    let name = unique("created");
+    drop(
+        podman(&[
+            "create",
+            "--name",
+            &name,
+            "-i",
+            "fleet-busybox",
+            "sh",
+            "-c",
+            "echo from the start; exit 4",
+        ])
+        .ok(),
+    );
+    let out = podman(&["start", "-a", &name]);
+    assert_eq!(
+        (out.code, out.stdout.as_str()),
+        (4, "from the start\n"),
+        "{out:#?}"
+    );
+    drop(podman(&["rm", &name]).ok());
+}
+
+#[test]
+fn files_checks_and_signals_of_a_service() {
+    let service = Service::new(
+        &[
+            "--health-cmd",
+            "test -e /healthy",
+            "--health-interval",
+            "disable",
+            "--stop-signal",
+            "USR1",
+        ],
+        "fleet-busybox",
+    );
+    assert_ne!(podman(&["healthcheck", "run", &service.0]).code, 0);
+    drop(service.exec("touch /healthy").ok());
+    drop(podman(&["healthcheck", "run", &service.0]).ok());
+    drop(podman(&["cp", "/etc/hostname", &format!("{}:/copied", service.0)]).ok());
+    drop(service.exec("test -s /copied").ok());
+    let image = unique("committed");
+    drop(podman(&["commit", "-q", &service.0, &image]).ok());
+    drop(podman(&["run", "--rm", &image, "test", "-e", "/copied"]).ok());
+    let checkpoint = podman(&["container", "checkpoint", &service.0]);
+    assert!(
+        checkpoint.code != 0 && checkpoint.stderr.contains("checkpoint"),
+        "{checkpoint:#?}"
+    );
+    drop(service.exec("true").ok());
+}
+
+#[test]
+fn init_reaps_and_passes_signals_on() {
+    let name = unique("init");
+    drop(
+        podman(&[
+            "run",
+            "-d",
+            "--init",
+            "--name",
+            &name,
+            "fleet-busybox",
+            "sh",
+            "-c",
+            "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done",
+        ])
+        .ok(),
+    );
+    fleet_tests::until("the trap", || podman(&["logs", &name]).stdout == "ready\n");
+    drop(podman(&["stop", "-t", "5", &name]).ok());
+    assert_eq!(podman(&["wait", &name]).ok(), "5\n");
+    drop(podman(&["rm", &name]).ok());
+}
+
+#[test]
+fn a_shared_user_namespace() {
+    let first = Service::new(&["--uidmap", "0:100000:65536"], "fleet-busybox");
+    let options = format!("--userns=container:{}", first.0);
+    let map = "cat /proc/self/uid_map";
+    let joined = Service::new(&[&options], "fleet-busybox");
+    for text in [first.exec(map).ok(), joined.exec(map).ok()] {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(words, ["0", "100000", "65536"]);
+    }
+}
+
+#[test]
+fn preserved_descriptors_and_exit_codes_of_exec() {
+    let state = state();
+    let script = "exec podman --runtime fleet-nvidia run --rm --preserve-fds 1 fleet-busybox cat /proc/self/fd/3 3<<X\nhanded over\nX";
+    let text = run(Command::new("bash")
+        .env("CONTAINERS_CONF", state.join("containers.conf"))
+        .env("CONTAINERS_STORAGE_CONF", state.join("storage.conf"))
+        .args(["-c", script]));
+    assert_eq!(text.ok(), "handed over\n");
+    let service = Service::new(&[], "fleet-busybox");
+    for (program, code, word) in [
+        ("/no/such", 127, "such file or dir"),
+        ("/etc", 126, "is a directory"),
+        ("/etc/passwd", 126, "permission denied"),
+    ] {
+        let out = podman(&["exec", &service.0, program]);
+        assert_eq!(out.code, code, "{program}: {out:#?}");
+        assert!(
+            out.stderr.to_lowercase().contains(word),
+            "{program}: {out:#?}"
+        );
+    }
+    assert_eq!(
+        podman(&["exec", &service.0, "sh", "-c", "kill -9 $$"]).code,
+        137
+    );
+}
+
+/// The engine shows our sentence, and nothing that looks like a mistake of the user's program.
+#[test]
+fn messages_about_gpus_arrive_whole() {
+    if !node("messages_about_gpus_arrive_whole") {
+        return;
+    }
+    for (value, words) in [
+        (
+            "7",
+            ["unresolvable CDI devices nvidia.com/gpu=7", "known devices"],
+        ),
+        ("../x", ["../x", "invalid"]),
+    ] {
+        let out = podman(&[
+            "run",
+            "--rm",
+            "-e",
+            &format!("NVIDIA_VISIBLE_DEVICES={value}"),
+            "fleet-glibc",
+            "true",
+        ]);
+        assert_eq!(out.code, 126, "{out:#?}");
+        for word in words {
+            assert!(out.stderr.contains(word), "{word}: {out:#?}");
+        }
+    }
+    let left = podman(&["ps", "-a", "-q"]).ok();
+    assert_eq!(left, "", "a container that could not start is left");
+}
+
 /// An unprivileged user with sub-ids, as `adduser` makes one.
 fn user(test: &str) -> bool {
     static USER: OnceLock<Option<String>> = OnceLock::new();
@@ -530,9 +874,7 @@ fn user(test: &str) -> bool {
             grep -q ^fleetuser: /etc/subuid || { echo fleetuser:300000:65536 >> /etc/subuid; echo fleetuser:300000:65536 >> /etc/subgid; }
             id=$(id -u fleetuser); mkdir -p /run/user/$id /run/home-fleetuser; chown fleetuser: /run/user/$id /run/home-fleetuser; chmod 700 /run/user/$id";
         // The account files are the isolated run's own copies.
-        let out = run(Command::new("bash").args(["-c", &format!(
-            "for f in passwd shadow group gshadow subuid subgid; do cp -p /etc/$f /run/own-$f 2>/dev/null || touch /run/own-$f; done; mkdir -p /run/etc; cp -a /etc/. /run/etc/; mount --bind /run/etc /etc; {script}"
-        )]));
+        let out = run(Command::new("bash").args(["-c", script]));
         (out.code != 0).then(|| out.stderr.trim().to_owned())
     });
     if let Some(reason) = failed {
@@ -632,4 +974,26 @@ fn rootless_gpus() {
             .ok()
             .starts_with("GPU 0")
     );
+}
+
+#[test]
+fn rootless_service_and_pod() {
+    if !user("rootless_service_and_pod") {
+        return;
+    }
+    let script = "$P run -d --name s r-busybox sh -c 'trap \"exit 6\" TERM; echo up; while :; do sleep 0.1; done' >/dev/null
+        until $P logs s | grep -q up; do sleep 0.1; done
+        $P exec -t s sh -c 'test -t 0 && echo terminal'
+        $P exec --user 1000 s id -u
+        $P stop -t 5 s >/dev/null; $P wait s; $P rm s >/dev/null
+        $P pod create --name p --network host --infra-image r-busybox --infra-command 'sleep 1000' >/dev/null
+        $P run --rm --pod p r-busybox echo in the pod
+        $P pod rm -f -t 0 p >/dev/null";
+    let text = rootless(script).ok().replace('\r', "");
+    assert_eq!(text, "terminal\n1000\n6\nin the pod\n");
+    let map =
+        rootless("$P run --rm --uidmap 0:1:1000 --uidmap 1000:0:1 --user 1000 r-busybox id -u");
+    assert_eq!(map.ok(), "1000\n");
+    let code = rootless("$P run --rm -e NVIDIA_VISIBLE_DEVICES=9 r-busybox true; echo $?");
+    assert_eq!(code.stdout, "126\n", "{code:#?}");
 }
