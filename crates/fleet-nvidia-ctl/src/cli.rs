@@ -32,6 +32,9 @@ pub(crate) enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(Config),
+    /// Build a GPU node without GPUs, to reproduce reports on any machine
+    #[command(subcommand)]
+    Simulate(fleet_sim::command::Simulate),
 }
 
 #[derive(Args, Debug)]

@@ -8,6 +8,7 @@ mod config;
 #[cfg(feature = "docgen")]
 mod docgen;
 mod explain;
+mod simulate;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum CtlError {
     Inject(#[from] fleet_host::InjectError),
     #[error(transparent)]
     Config(#[from] fleet_host::ConfigError),
+    #[error(transparent)]
+    Simulate(#[from] fleet_sim::SimError),
     #[error("read {path}: {cause}")]
     Read { path: String, cause: String },
     #[error("write the output: {0}")]
@@ -69,6 +72,7 @@ fn run(cli: &Cli, out: &mut dyn Write, remarks: &mut dyn Write) -> Result<Verdic
         Command::Explain(args) => explain::explain(cli, args, out),
         Command::Cdi(command) => cdi::run(cli, command, out, remarks),
         Command::Config(command) => config::run(cli, *command, out, remarks),
+        Command::Simulate(verb) => simulate::simulate(verb, out),
     }
 }
 

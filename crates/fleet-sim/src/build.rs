@@ -2,28 +2,26 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use fleet_sim_machine::{Machine, MachineError, Platform};
+
+use crate::files::{Entry, copy, io_error, make_dir, socket, write};
 use crate::libraries::{DRIVER, FILES, LIBDIR, OTHER, PROGRAMS};
-use crate::machine::Machine;
-use crate::{elf, nodes};
+use crate::nodes::{self, Numbers};
+use crate::platform::{STORE, WSL_LIB, tegra_files, wsl_files};
+use crate::{elf, proc_files, sys_files};
 
 /// A node that cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SimError {
     /// No such machine.
-    #[error("machine `{name}`: {why}")]
-    Machine {
-        /// Preset or file.
-        name: String,
-        /// The cause.
-        why: String,
-    },
+    #[error(transparent)]
+    Machine(#[from] MachineError),
     /// Too few devices to borrow.
     #[error(
-        "{wanted} device nodes that open are needed, this kernel offers {found}; hint: nodes are made by root, with CAP_MKNOD"
+        "{wanted} device nodes that open are needed, this kernel offers {found}; hint: nodes are made by root, with CAP_MKNOD; nodes that do not open need no offer"
     )]
     Nodes {
         /// Nodes needed.
@@ -34,6 +32,9 @@ pub enum SimError {
     /// A file of ours is missing.
     #[error("`{0}` is missing; hint: build it with `cargo build -p fleet-sim -p fleet-sim-nvml`")]
     Missing(PathBuf),
+    /// Not a tree of ours.
+    #[error("`{0}` holds no simulated node; hint: give the directory that `create` was given")]
+    NoTree(PathBuf),
     /// A file could not be made.
     #[error("make `{}`: {source}", .path.display())]
     Io {
@@ -46,59 +47,121 @@ pub enum SimError {
 
 /// Where the machine description lies, in the tree and in a container.
 pub(crate) const MACHINE_FILE: &str = "usr/share/nvidia/fleet-sim-machine.json";
+/// Stands between the library's code and the description that it carries.
+const MARK: &[u8] = b"\nfleet-sim-machine\n";
+/// What the tree consists of, at its top.
+const TOP: [&str; 9] = [
+    "dev", "proc", "sys", "etc", "usr", "lib", "run", "tmp", "devices",
+];
 
 /// Builds the driver tree and device nodes below `root`; `programs` holds `nvidia-smi` and `libnvidia_ml.so`.
 /// Returns the machine with the device numbers that were taken.
 ///
 /// # Errors
 /// [`SimError`].
-pub fn create(mut machine: Machine, root: &Path, programs: &Path) -> Result<Machine, SimError> {
-    let dev = root.join("dev");
-    make_dir(&dev)?;
-    nodes::borrow(&mut machine, &dev.join(".probe"))?;
-    for node in machine
-        .gpus
-        .iter()
-        .map(|gpu| &gpu.node)
-        .chain(&machine.control)
-    {
-        nodes::make(&dev, node)?;
+pub fn create(
+    mut machine: Machine,
+    root: &Path,
+    programs: &Path,
+    numbers: Numbers,
+) -> Result<Machine, SimError> {
+    let mut entries = proc_files(&machine);
+    entries.extend(sys_files(&machine));
+    make_dir(&root.join("dev"))?;
+    if numbers == Numbers::Borrowed {
+        nodes::borrow(&mut machine, &root.join("dev/.probe"))?;
     }
-    make_libraries(&machine, root, programs)?;
-    for name in PROGRAMS {
-        write(
-            root,
-            &format!("usr/bin/{name}"),
-            b"#!/bin/sh\necho \"$0: simulated node\"\n",
-            0o755,
-        )?;
+    nodes::make_all(&machine, root, numbers)?;
+    let description = description(&machine)?;
+    entries.extend(match machine.platform {
+        Platform::Native => native_files(&machine),
+        Platform::Wsl => wsl_files(),
+        Platform::Tegra => tegra_files(),
+    });
+    entries.push(Entry::installed(MACHINE_FILE, description.clone()));
+    entries.iter().try_for_each(|entry| entry.make(root))?;
+    install_ours(&machine, root, programs, &description)?;
+    for (wanted, name) in [
+        (machine.persistenced, "run/nvidia-persistenced/socket"),
+        (machine.fabricmanager, "run/nvidia-fabricmanager/socket"),
+    ] {
+        if wanted {
+            socket(&root.join(name))?;
+        }
     }
-    copy(
-        &programs.join("nvidia-smi"),
-        &root.join("usr/bin/nvidia-smi"),
-    )?;
-    for (path, content) in FILES {
-        write(root, path, content.as_bytes(), 0o644)?;
-    }
-    for name in ["gsp_ga10x.bin", "gsp_tu10x.bin"] {
-        write(
-            root,
-            &format!("lib/firmware/nvidia/{}/{name}", machine.driver_version),
-            b"simulated firmware\n",
-            0o644,
-        )?;
-    }
-    make_proc(&machine, root)?;
-    let description = serde_json::to_vec_pretty(&machine).map_err(|err| SimError::Machine {
-        name: "description".to_owned(),
-        why: err.to_string(),
-    })?;
-    write(root, MACHINE_FILE, &description, 0o644)?;
     Ok(machine)
 }
 
-fn make_libraries(machine: &Machine, root: &Path, programs: &Path) -> Result<(), SimError> {
+/// Removes what [`create`] made, and nothing else that lies in the directory.
+///
+/// # Errors
+/// The directory is no simulated node, or cannot be removed.
+pub fn remove(root: &Path) -> Result<(), SimError> {
+    if !root.join(MACHINE_FILE).is_file() || root == Path::new("/") {
+        return Err(SimError::NoTree(root.to_path_buf()));
+    }
+    for name in TOP {
+        let path = root.join(name);
+        let done = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        match done {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(io_error(&path)(err)),
+            _ => {}
+        }
+    }
+    match fs::remove_dir(root) {
+        Err(err) if err.kind() != io::ErrorKind::DirectoryNotEmpty => Err(io_error(root)(err)),
+        _ => Ok(()),
+    }
+}
+
+fn description(machine: &Machine) -> Result<Vec<u8>, SimError> {
+    serde_json::to_vec_pretty(machine).map_err(|err| {
+        SimError::Machine(MachineError {
+            name: "description".to_owned(),
+            why: err.to_string(),
+        })
+    })
+}
+
+/// NVML and the program that asks it. The library carries the description, so that it is at hand wherever a CDI spec
+/// mounts the library.
+fn install_ours(
+    machine: &Machine,
+    root: &Path,
+    programs: &Path,
+    description: &[u8],
+) -> Result<(), SimError> {
+    let (library, program) = (
+        programs.join("libnvidia_ml.so"),
+        programs.join("nvidia-smi"),
+    );
+    let carried = [MARK, description].concat();
+    match machine.platform {
+        Platform::Native => {
+            let file = format!("{LIBDIR}/libnvidia-ml.so.{}", machine.driver_version);
+            copy(&library, &root.join(file), &carried)?;
+            copy(&program, &root.join("usr/bin/nvidia-smi"), &[])
+        }
+        Platform::Wsl => [STORE, WSL_LIB].iter().try_for_each(|dir| {
+            copy(
+                &library,
+                &root.join(dir).join("libnvidia-ml.so.1"),
+                &carried,
+            )?;
+            copy(&program, &root.join(dir).join("nvidia-smi"), &[])
+        }),
+        Platform::Tegra => Ok(()),
+    }
+}
+
+/// What the driver's packages install, NVML left out.
+fn native_files(machine: &Machine) -> Vec<Entry> {
     let version = &machine.driver_version;
+    let mut out = Vec::new();
     for library in DRIVER {
         let file = format!("{}.so.{version}", library.name);
         let soname = if library.soname.is_empty() {
@@ -106,117 +169,134 @@ fn make_libraries(machine: &Machine, root: &Path, programs: &Path) -> Result<(),
         } else {
             format!("{}.so.{}", library.name, library.soname)
         };
-        if library.name == "libnvidia-ml" {
-            copy(
-                &programs.join("libnvidia_ml.so"),
-                &root.join(LIBDIR).join(&file),
-            )?;
-        } else {
-            write(
-                root,
-                &format!("{LIBDIR}/{file}"),
-                &elf::library(&soname),
-                0o644,
-            )?;
+        if library.name != "libnvidia-ml" {
+            out.push(Entry::installed(
+                format!("{LIBDIR}/{file}"),
+                elf::library(&soname),
+            ));
         }
         if !library.soname.is_empty() {
-            link(root, &format!("{LIBDIR}/{soname}"), &file)?;
+            out.push(Entry::link(format!("{LIBDIR}/{soname}"), file));
         }
         if library.plain {
-            link(root, &format!("{LIBDIR}/{}.so", library.name), &soname)?;
+            out.push(Entry::link(format!("{LIBDIR}/{}.so", library.name), soname));
         }
     }
-    write(
-        root,
-        &format!("{LIBDIR}/vdpau/libvdpau_nvidia.so.{version}"),
-        &elf::library("libvdpau_nvidia.so.1"),
-        0o644,
-    )?;
-    link(
-        root,
-        &format!("{LIBDIR}/vdpau/libvdpau_nvidia.so.1"),
-        &format!("libvdpau_nvidia.so.{version}"),
-    )?;
+    let vdpau = format!("libvdpau_nvidia.so.{version}");
+    out.push(Entry::installed(
+        format!("{LIBDIR}/vdpau/{vdpau}"),
+        elf::library("libvdpau_nvidia.so.1"),
+    ));
+    out.push(Entry::link(
+        format!("{LIBDIR}/vdpau/libvdpau_nvidia.so.1"),
+        vdpau,
+    ));
     for (file, soname) in OTHER {
-        write(
-            root,
-            &format!("{LIBDIR}/{file}"),
-            &elf::library(soname),
-            0o644,
-        )?;
-        link(root, &format!("{LIBDIR}/{soname}"), file)?;
+        out.push(Entry::installed(
+            format!("{LIBDIR}/{file}"),
+            elf::library(soname),
+        ));
+        out.push(Entry::link(format!("{LIBDIR}/{soname}"), file));
     }
-    Ok(())
-}
-
-fn make_proc(machine: &Machine, root: &Path) -> Result<(), SimError> {
-    let version = format!(
-        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Tue Mar  5 22:23:56 UTC 2024\nGCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n",
-        machine.driver_version
+    let programs = PROGRAMS.iter();
+    out.extend(programs.map(|name| Entry::program(format!("usr/bin/{name}"))));
+    out.extend(
+        FILES
+            .iter()
+            .map(|(path, text)| Entry::installed(*path, *text)),
     );
-    write(
-        root,
-        "proc/driver/nvidia/version",
-        version.as_bytes(),
-        0o444,
-    )?;
-    write(
-        root,
-        "proc/driver/nvidia/params",
-        b"ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438\n",
-        0o444,
-    )?;
-    for gpu in &machine.gpus {
-        let text = format!(
-            "Model: \t\t {}\nIRQ:   \t\t 16\nGPU UUID: \t {}\nBus Location: \t {}\nDevice Minor: \t {}\n",
-            gpu.name, gpu.uuid, gpu.bus_id, gpu.minor
-        );
-        write(
-            root,
-            &format!("proc/driver/nvidia/gpus/{}/information", gpu.bus_id),
-            text.as_bytes(),
-            0o444,
-        )?;
+    for name in ["gsp_ga10x.bin", "gsp_tu10x.bin"] {
+        out.push(Entry::installed(
+            format!("lib/firmware/nvidia/{version}/{name}"),
+            "simulated firmware\n",
+        ));
     }
-    Ok(())
+    out
 }
 
-fn make_dir(path: &Path) -> Result<(), SimError> {
-    fs::create_dir_all(path).map_err(|source| SimError::Io {
-        path: path.to_path_buf(),
-        source,
-    })
+/// Writes text to a file outside the tree, such as a CDI spec.
+///
+/// # Errors
+/// The file or its directory cannot be made.
+pub fn write_file(path: &Path, text: &str) -> Result<(), SimError> {
+    write(path, text.as_bytes(), 0o644)
 }
 
-fn write(root: &Path, path: &str, content: &[u8], mode: u32) -> Result<(), SimError> {
-    let path = root.join(path);
-    path.parent().map_or(Ok(()), make_dir)?;
-    drop(fs::remove_file(&path));
-    let failed = |source| SimError::Io {
-        path: path.clone(),
-        source,
-    };
-    fs::write(&path, content).map_err(failed)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(failed)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn copy(from: &Path, to: &Path) -> Result<(), SimError> {
-    if !from.is_file() {
-        return Err(SimError::Missing(from.to_path_buf()));
+    fn programs(dir: &Path) -> PathBuf {
+        fs::write(dir.join("libnvidia_ml.so"), "code").unwrap();
+        fs::write(dir.join("nvidia-smi"), "program").unwrap();
+        dir.to_path_buf()
     }
-    to.parent().map_or(Ok(()), make_dir)?;
-    drop(fs::remove_file(to));
-    fs::copy(from, to).map(drop).map_err(|source| SimError::Io {
-        path: to.to_path_buf(),
-        source,
-    })
-}
 
-fn link(root: &Path, path: &str, target: &str) -> Result<(), SimError> {
-    let path = root.join(path);
-    drop(fs::remove_file(&path));
-    symlink(target, &path).map_err(|source| SimError::Io {
-        path: path.clone(),
-        source,
-    })
+    fn made(name: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Machine::load(name).unwrap();
+        let programs = programs(dir.path());
+        create(
+            machine,
+            &dir.path().join("root"),
+            &programs,
+            Numbers::Listed,
+        )
+        .unwrap();
+        dir
+    }
+
+    fn text(dir: &tempfile::TempDir, path: &str) -> String {
+        let path = dir.path().join("root").join(path);
+        fs::read_to_string(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
+    }
+
+    #[test]
+    fn a_tree_without_privileges_lists_its_nodes() {
+        let dir = made("mig-mixed");
+        let devices = text(&dir, "devices");
+        for line in [
+            "/dev/nvidia0 c 195 0 666 0\n",
+            "/dev/nvidiactl c 195 255 666 0\n",
+            "/dev/dri/renderD128 c 226 128 660 993\n",
+            "/dev/nvidia-caps/nvidia-cap12 c 510 12 444 0\n",
+            "/dev/nvidia-caps/nvidia-cap1 c 510 1 400 0\n",
+        ] {
+            assert!(devices.contains(line), "{line}: {devices}");
+        }
+        let library = text(&dir, "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.54.15");
+        assert!(library.starts_with("code\nfleet-sim-machine\n{"));
+        assert!(text(&dir, "proc/driver/nvidia/version").contains("550.54.15"));
+    }
+
+    #[test]
+    fn faults_show_in_the_nodes() {
+        let devices = text(&made("bad-nodes"), "devices");
+        assert!(!devices.contains("/dev/nvidia1 "), "{devices}");
+        assert!(devices.contains("/dev/nvidia2 c 195 2 666 0\n"));
+        assert!(devices.contains("/dev/nvidia3 c 195 3 0 0\n"));
+    }
+
+    #[test]
+    fn other_platforms_have_their_own_trees() {
+        let wsl = made("wsl");
+        assert_eq!(text(&wsl, "devices"), "/dev/dxg c 10 125 666 0\n");
+        let store = wsl.path().join("root").join(STORE);
+        for file in ["libcuda.so.1.1", "libnvidia-ml.so.1", "nvidia-smi"] {
+            assert!(store.join(file).is_file(), "{file}");
+        }
+        let orin = made("orin");
+        assert!(text(&orin, "etc/nv_tegra_release").starts_with("# R36"));
+        assert!(text(&orin, "devices").contains("/dev/nvmap c 10 118"));
+    }
+
+    #[test]
+    fn only_what_was_made_is_removed() {
+        let dir = made("h100x1");
+        let root = dir.path().join("root");
+        fs::write(root.join("notes.txt"), "mine").unwrap();
+        remove(&root).unwrap();
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
+        assert!(matches!(remove(&root), Err(SimError::NoTree(_))));
+    }
 }

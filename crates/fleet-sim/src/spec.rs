@@ -3,9 +3,10 @@
 
 use std::fmt::Write as _;
 
+use fleet_sim_machine::{Gpu, GpuFault, Machine, Node};
+
 use crate::build::MACHINE_FILE;
 use crate::libraries::{DRIVER, FILES, LIBDIR, OTHER, PROGRAMS};
-use crate::machine::{Machine, Node};
 
 /// Text of the spec. `root` is the driver root, `/` for a real node's form.
 #[must_use]
@@ -14,29 +15,90 @@ pub fn cdi_spec(machine: &Machine, root: &str) -> String {
         machine,
         root: root.trim_end_matches('/'),
     };
-    let mut out = String::from("---\ncdiVersion: 0.5.0\ncontainerEdits:\n");
+    let devices = devices(machine);
+    // Groups came with 0.7.0 (CDI SPEC, released versions).
+    let groups = devices.iter().any(|(_, nodes)| !groups(nodes).is_empty());
+    let version = if groups { "0.7.0" } else { "0.5.0" };
+    let mut out = format!("---\ncdiVersion: {version}\ncontainerEdits:\n");
     out.push_str(&writer.common());
     out.push_str("devices:\n");
-    let mut devices: Vec<(String, Vec<&Node>)> = Vec::new();
-    for gpu in &machine.gpus {
-        devices.push((gpu.minor.to_string(), vec![&gpu.node]));
-        devices.push((gpu.uuid.clone(), vec![&gpu.node]));
-    }
-    devices.push((
-        "all".to_owned(),
-        machine.gpus.iter().map(|gpu| &gpu.node).collect(),
-    ));
-    devices.sort_by(|(a, _), (b, _)| a.cmp(b));
     for (name, nodes) in devices {
         let _ = write!(
             out,
-            "- containerEdits:\n    deviceNodes:\n{}  name: {}\n",
+            "- containerEdits:\n{}    deviceNodes:\n{}  name: {}\n",
+            gids(&nodes),
             writer.nodes("    ", &nodes),
             quoted(&name)
         );
     }
     out.push_str("kind: nvidia.com/gpu\n");
     out
+}
+
+/// Names by index and UUID, and `all`, with their nodes. A GPU that is divided is there in its parts only; one that does
+/// not answer, or has no node, is not there.
+fn devices(machine: &Machine) -> Vec<(String, Vec<&Node>)> {
+    let mut gpus: Vec<&Gpu> = machine.gpus.iter().collect();
+    gpus.sort_by(|a, b| a.bus_id.cmp(&b.bus_id));
+    let mut out: Vec<(String, Vec<&Node>)> = Vec::new();
+    for (index, gpu) in gpus.into_iter().enumerate() {
+        let absent = matches!(gpu.fault, Some(GpuFault::Lost | GpuFault::MissingNode));
+        if absent || gpu.is_dgx_display() {
+            continue;
+        }
+        match &gpu.mig {
+            None => {
+                out.push((index.to_string(), gpu.own_nodes()));
+                out.push((gpu.uuid.clone(), gpu.own_nodes()));
+            }
+            Some(instances) => {
+                let parts = instances
+                    .iter()
+                    .flat_map(|gi| gi.compute.iter().map(move |ci| (gi, ci)));
+                for (n, (gi, ci)) in parts.enumerate() {
+                    let nodes = vec![&gpu.node, &gi.node, &ci.node];
+                    out.push((format!("{index}:{n}"), nodes.clone()));
+                    out.push((ci.uuid.clone(), nodes));
+                }
+            }
+        }
+    }
+    let mut all: Vec<&Node> = Vec::new();
+    for node in out.iter().flat_map(|(_, nodes)| nodes) {
+        if !all.contains(node) {
+            all.push(node);
+        }
+    }
+    if !all.is_empty() {
+        out.push(("all".to_owned(), all));
+    }
+    out.sort_by(|(a, _), (b, _)| a.cmp(b));
+    out
+}
+
+/// Groups that a process needs to open these nodes.
+fn groups(nodes: &[&Node]) -> Vec<u32> {
+    let mut out: Vec<u32> = nodes
+        .iter()
+        .filter(|node| node.gid != 0 && node.mode & 0o6 != 0o6)
+        .map(|node| node.gid)
+        .collect();
+    out.sort_unstable();
+    out.dedup();
+    out
+}
+
+fn gids(nodes: &[&Node]) -> String {
+    let groups = groups(nodes);
+    if groups.is_empty() {
+        return String::new();
+    }
+    groups
+        .iter()
+        .fold("    additionalGids:\n".to_owned(), |mut out, gid| {
+            let _ = writeln!(out, "    - {gid}");
+            out
+        })
 }
 
 /// Go's YAML writer quotes a string that would be read as a number.
@@ -57,6 +119,10 @@ impl Writer<'_> {
     fn nodes(&self, indent: &str, nodes: &[&Node]) -> String {
         let mut out = String::new();
         for node in nodes {
+            let gid = match node.gid {
+                0 => String::new(),
+                gid => format!("{indent}  gid: {gid}\n"),
+            };
             let host = if self.root.is_empty() {
                 String::new()
             } else {
@@ -64,8 +130,8 @@ impl Writer<'_> {
             };
             let _ = write!(
                 out,
-                "{indent}- fileMode: 438\n{host}{indent}  major: {}\n{indent}  minor: {}\n{indent}  path: /dev/{}\n{indent}  permissions: rwm\n",
-                node.major, node.minor, node.name
+                "{indent}- fileMode: {}\n{gid}{host}{indent}  major: {}\n{indent}  minor: {}\n{indent}  path: /dev/{}\n{indent}  permissions: rwm\n",
+                node.mode, node.major, node.minor, node.name
             );
         }
         out
@@ -202,5 +268,23 @@ mod tests {
             assert!(text.contains(word), "{word}");
         }
         assert!(!cdi_spec(&Machine::preset("h100x2").unwrap(), "/").contains("hostPath: /dev"));
+    }
+    #[test]
+    fn parts_of_divided_gpus_and_groups() {
+        let text = cdi_spec(&Machine::preset("mig-mixed").unwrap(), "/");
+        assert!(text.starts_with("---\ncdiVersion: 0.7.0\n"));
+        for word in [
+            "name: \"1\"\n",
+            "name: 0:0\n",
+            "name: 0:2\n",
+            "name: 2:2\n",
+            "path: /dev/nvidia-caps/nvidia-cap12\n",
+            "    additionalGids:\n    - 44\n    - 993\n",
+        ] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        assert!(!text.contains("name: \"0\"\n") && !text.contains("name: \"3\"\n"));
+        let lost = cdi_spec(&Machine::preset("lost-gpu").unwrap(), "/");
+        assert!(lost.contains("name: \"2\"\n") && !lost.contains("name: \"1\"\n"));
     }
 }

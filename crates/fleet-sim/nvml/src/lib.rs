@@ -4,5 +4,5 @@
 //! Functions that are not simulated are absent, which NVML's users meet with older drivers, too.
 
 mod abi;
-mod machine;
+mod place;
 mod session;

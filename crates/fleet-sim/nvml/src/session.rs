@@ -1,10 +1,11 @@
 //! What is visible between `nvmlInit` and `nvmlShutdown`.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::sync::Mutex;
 
-use crate::machine::{Gpu, Machine};
+use fleet_sim_machine::{ComputeInstance, Gpu, GpuFault, GpuInstance, Machine, Platform};
+
+use crate::place::{self, Nodes};
 
 /// Return codes, `nvmlReturn_t`.
 pub(crate) mod code {
@@ -16,32 +17,41 @@ pub(crate) mod code {
     pub(crate) const NOT_FOUND: u32 = 6;
     pub(crate) const INSUFFICIENT_SIZE: u32 = 7;
     pub(crate) const DRIVER_NOT_LOADED: u32 = 9;
+    pub(crate) const LIBRARY_MISMATCH: u32 = 18;
+    pub(crate) const GPU_IS_LOST: u32 = 15;
     pub(crate) const UNKNOWN: u32 = 999;
 }
 
-/// The machine and the GPUs whose nodes opened, in order of their minor numbers.
+/// The machine and what of it can be opened, in NVML's order: by PCI address.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) machine: Machine,
-    pub(crate) visible: Vec<Gpu>,
+    pub(crate) visible: Vec<Visible>,
     users: u32,
 }
 
+/// A GPU whose node opened.
+#[derive(Debug)]
+pub(crate) struct Visible {
+    pub(crate) gpu: Gpu,
+    /// MIG devices whose nodes opened.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// A MIG device.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) instance: GpuInstance,
+    pub(crate) compute: ComputeInstance,
+}
+
+impl Visible {
+    pub(crate) fn is_lost(&self) -> bool {
+        self.gpu.fault == Some(GpuFault::Lost)
+    }
+}
+
 static SESSION: Mutex<Option<Session>> = Mutex::new(None);
-
-fn dev() -> String {
-    std::env::var("FLEET_SIM_DEV").unwrap_or_else(|_| "/dev".to_owned())
-}
-
-fn open(node: &str) -> std::io::Result<()> {
-    let path = format!("{}/{node}", dev());
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
-        .open(path)
-        .map(drop)
-}
 
 /// Opens the control node, then every GPU's; a GPU whose node is absent or denied is not there.
 pub(crate) fn init() -> u32 {
@@ -52,29 +62,67 @@ pub(crate) fn init() -> u32 {
         session.users += 1;
         return code::SUCCESS;
     }
-    let Some(machine) = Machine::load() else {
-        return code::DRIVER_NOT_LOADED;
-    };
-    match open("nvidiactl") {
-        Ok(()) => {}
-        Err(err) if matches!(err.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
-            return code::NO_PERMISSION;
+    match Session::open() {
+        Ok(opened) => {
+            *session = Some(opened);
+            code::SUCCESS
         }
-        Err(_) => return code::DRIVER_NOT_LOADED,
+        Err(code) => code,
     }
-    let mut visible: Vec<Gpu> = machine
-        .gpus
-        .iter()
-        .filter(|gpu| open(&format!("nvidia{}", gpu.minor)).is_ok())
-        .cloned()
-        .collect();
-    visible.sort_by_key(|gpu| gpu.minor);
-    *session = Some(Session {
-        machine,
-        visible,
-        users: 1,
-    });
-    code::SUCCESS
+}
+
+impl Session {
+    fn open() -> Result<Self, u32> {
+        let machine = place::machine().ok_or(code::DRIVER_NOT_LOADED)?;
+        let nodes = Nodes::find();
+        let control = match machine.platform {
+            Platform::Wsl => "dxg",
+            _ => "nvidiactl",
+        };
+        nodes.open(control).map_err(|err| refusal(&err))?;
+        if let Some(code) = machine.init_error {
+            return Err(code);
+        }
+        let mut gpus = machine.gpus.clone();
+        gpus.sort_by(|a, b| a.bus_id.cmp(&b.bus_id));
+        let behind_one_node = machine.platform == Platform::Wsl;
+        let visible = gpus
+            .into_iter()
+            .filter(|gpu| behind_one_node || nodes.open(&gpu.node.name).is_ok())
+            .map(|gpu| Visible {
+                parts: parts(&gpu, &nodes),
+                gpu,
+            })
+            .collect();
+        Ok(Self {
+            machine,
+            visible,
+            users: 1,
+        })
+    }
+}
+
+fn refusal(err: &io::Error) -> u32 {
+    match err.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => code::NO_PERMISSION,
+        _ => code::DRIVER_NOT_LOADED,
+    }
+}
+
+fn parts(gpu: &Gpu, nodes: &Nodes) -> Vec<Part> {
+    let mut out = Vec::new();
+    for instance in gpu.mig.iter().flatten() {
+        for compute in &instance.compute {
+            let open = |name: &str| nodes.open(name).is_ok();
+            if open(&instance.node.name) && open(&compute.node.name) {
+                out.push(Part {
+                    instance: instance.clone(),
+                    compute: compute.clone(),
+                });
+            }
+        }
+    }
+    out
 }
 
 pub(crate) fn shutdown() -> u32 {

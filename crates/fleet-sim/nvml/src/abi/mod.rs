@@ -7,8 +7,11 @@ use nvml_wrapper_sys::bindings::{
     nvmlMemory_st, nvmlMemory_v2_st, nvmlPciInfo_st, nvmlUtilization_st,
 };
 
-use crate::machine::Gpu;
-use crate::session::{self, Session, code};
+use fleet_sim_machine::Gpu;
+
+use crate::session::{self, Part, Session, Visible, code};
+
+mod mig;
 
 type Device = *mut c_void;
 
@@ -51,12 +54,35 @@ fn handle(index: usize) -> Device {
     std::ptr::without_provenance_mut(index + 1)
 }
 
-fn gpu(session: &Session, device: Device) -> Result<&Gpu, u32> {
-    device
-        .addr()
+/// Bits of a handle: the GPU's place plus one, above them the MIG device's place plus one.
+const PART_SHIFT: u32 = 16;
+
+fn part_handle(device: Device, part: usize) -> Device {
+    std::ptr::without_provenance_mut(device.addr() | ((part + 1) << PART_SHIFT))
+}
+
+fn visible(session: &Session, device: Device) -> Result<&Visible, u32> {
+    let found = (device.addr() & 0xffff)
         .checked_sub(1)
         .and_then(|index| session.visible.get(index))
-        .ok_or(code::INVALID_ARGUMENT)
+        .ok_or(code::INVALID_ARGUMENT)?;
+    if found.is_lost() {
+        return Err(code::GPU_IS_LOST);
+    }
+    Ok(found)
+}
+
+fn gpu(session: &Session, device: Device) -> Result<&Gpu, u32> {
+    visible(session, device).map(|visible| &visible.gpu)
+}
+
+/// The MIG device of a handle, if it is one.
+fn part(session: &Session, device: Device) -> Result<Option<&Part>, u32> {
+    let visible = visible(session, device)?;
+    match (device.addr() >> PART_SHIFT).checked_sub(1) {
+        None => Ok(None),
+        Some(n) => visible.parts.get(n).map(Some).ok_or(code::INVALID_ARGUMENT),
+    }
 }
 
 fn of<T>(device: Device, f: impl FnOnce(&Gpu) -> T) -> Result<T, u32> {
@@ -75,6 +101,21 @@ fn text(given: *const c_char) -> Result<String, u32> {
         .map_err(|_| code::INVALID_ARGUMENT)
 }
 
+/// Something of a MIG device, or of the whole GPU.
+fn either<T>(
+    device: Device,
+    part_of: impl FnOnce(&Gpu, &Part) -> T,
+    whole: impl FnOnce(&Gpu) -> T,
+) -> Result<T, u32> {
+    session::with(|session| {
+        let gpu = gpu(session, device)?;
+        Ok(match part(session, device)? {
+            Some(part) => part_of(gpu, part),
+            None => whole(gpu),
+        })
+    })
+}
+
 macro_rules! export {
     ($($name:ident($($arg:ident: $type:ty),*) $body:block)*) => {
         $(
@@ -83,6 +124,7 @@ macro_rules! export {
         )*
     };
 }
+use export;
 
 export! {
     nvmlInit_v2() { session::init() }
@@ -98,13 +140,14 @@ export! {
     nvmlDeviceGetHandleByIndex_v2(index: c_uint, out: *mut Device) {
         put(out, session::with(|s| {
             let index = usize::try_from(index).map_err(|_| code::INVALID_ARGUMENT)?;
-            s.visible.get(index).map(|_| handle(index)).ok_or(code::INVALID_ARGUMENT)
+            s.visible.get(index).ok_or(code::INVALID_ARGUMENT)?;
+            visible(s, handle(index)).map(|_| handle(index))
         }))
     }
     nvmlDeviceGetHandleByIndex(index: c_uint, out: *mut Device) { nvmlDeviceGetHandleByIndex_v2(index, out) }
     nvmlDeviceGetHandleByUUID(uuid: *const c_char, out: *mut Device) {
         let wanted = text(uuid);
-        put(out, session::with(|s| find(s, wanted, |gpu| &gpu.uuid)))
+        put(out, session::with(|s| find_part(s, &wanted).map_or_else(|| find(s, wanted, |gpu| &gpu.uuid), Ok)))
     }
     nvmlDeviceGetHandleByPciBusId_v2(bus: *const c_char, out: *mut Device) {
         let wanted = text(bus);
@@ -115,10 +158,14 @@ export! {
         put(out, session::with(|s| find(s, wanted, |gpu| &gpu.serial)))
     }
     nvmlDeviceGetIndex(device: Device, out: *mut c_uint) {
-        put(out, of(device, |_| c_uint::try_from(device.addr() - 1).unwrap_or(0)))
+        put(out, of(device, |_| c_uint::try_from((device.addr() & 0xffff) - 1).unwrap_or(0)))
     }
-    nvmlDeviceGetName(device: Device, out: *mut c_char, size: c_uint) { put_text(out, size, of(device, |g| g.name.clone())) }
-    nvmlDeviceGetUUID(device: Device, out: *mut c_char, size: c_uint) { put_text(out, size, of(device, |g| g.uuid.clone())) }
+    nvmlDeviceGetName(device: Device, out: *mut c_char, size: c_uint) {
+        put_text(out, size, either(device, |g, p| format!("{} {}", g.name, mig::part_name(&p.instance, &p.compute)), |g| g.name.clone()))
+     }
+    nvmlDeviceGetUUID(device: Device, out: *mut c_char, size: c_uint) {
+        put_text(out, size, either(device, |_, p| p.compute.uuid.clone(), |g| g.uuid.clone()))
+     }
     nvmlDeviceGetSerial(device: Device, out: *mut c_char, size: c_uint) {
         put_text(out, size, of(device, |g| g.serial.clone()).and_then(|serial| if serial.is_empty() { Err(code::NOT_SUPPORTED) } else { Ok(serial) }))
     }
@@ -155,10 +202,6 @@ export! {
             failed => failed,
         }
     }
-    nvmlDeviceGetMigMode(device: Device, _current: *mut c_uint, _pending: *mut c_uint) {
-        of(device, |_| ()).err().unwrap_or(code::NOT_SUPPORTED)
-    }
-    nvmlDeviceGetMaxMigDeviceCount(device: Device, out: *mut c_uint) { put(out, of(device, |_| 0)) }
     nvmlDeviceGetEccMode(device: Device, current: *mut c_uint, pending: *mut c_uint) {
         match put(current, of(device, |_| 1)) {
             code::SUCCESS => put(pending, of(device, |_| 1)),
@@ -183,9 +226,20 @@ fn find(
     session
         .visible
         .iter()
-        .position(|gpu| field(gpu).eq_ignore_ascii_case(&wanted))
+        .position(|visible| field(&visible.gpu).eq_ignore_ascii_case(&wanted))
         .map(handle)
         .ok_or(code::NOT_FOUND)
+}
+
+fn find_part(session: &Session, wanted: &Result<String, u32>) -> Option<Device> {
+    let wanted = wanted.as_ref().ok()?;
+    session.visible.iter().enumerate().find_map(|(n, visible)| {
+        let parts = visible.parts.iter();
+        let at = parts
+            .into_iter()
+            .position(|part| part.compute.uuid.eq_ignore_ascii_case(wanted))?;
+        Some(part_handle(handle(n), at))
+    })
 }
 
 /// `0000:17:00.0` as NVML's struct; the long form has an eight-digit domain.
@@ -235,6 +289,8 @@ pub extern "C" fn nvmlErrorString(result: u32) -> *const c_char {
         code::NOT_FOUND => c"Not Found",
         code::INSUFFICIENT_SIZE => c"Insufficient Size",
         code::DRIVER_NOT_LOADED => c"Driver Not Loaded",
+        code::GPU_IS_LOST => c"GPU is lost",
+        code::LIBRARY_MISMATCH => c"Driver/library version mismatch",
         _ => c"Unknown Error",
     };
     text.as_ptr()

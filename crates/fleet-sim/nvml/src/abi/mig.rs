@@ -1,0 +1,321 @@
+//! MIG: devices, GPU instances and compute instances. Instances have handles of their own, told from a device's by bits
+//! above it.
+#![allow(unsafe_code, non_snake_case, missing_docs, unreachable_pub)]
+
+use std::ffi::{c_char, c_int, c_uint};
+
+use fleet_sim_machine::{ComputeInstance, Family, GpuInstance, Profile, compute_profile, model};
+use nvml_wrapper_sys::bindings::{
+    nvmlComputeInstanceInfo_st, nvmlComputeInstancePlacement_st, nvmlComputeInstanceProfileInfo_st,
+    nvmlDeviceAttributes_st, nvmlGpuInstanceInfo_st, nvmlGpuInstancePlacement_st,
+    nvmlGpuInstanceProfileInfo_st, nvmlGpuInstanceProfileInfo_v2_st,
+};
+
+use super::{Device, export, fill, gpu, of, part, part_handle, put, visible};
+use crate::session::{self, Session, code};
+
+type Instance = Device;
+
+/// Most MIG devices of a GPU.
+const MOST: u32 = 7;
+/// Where in a handle the number of a GPU instance begins, plus one; above it a compute instance's.
+const GI_SHIFT: u32 = 32;
+const CI_SHIFT: u32 = 40;
+
+fn with_bits(device: Device, id: u32, shift: u32) -> Instance {
+    let bits = usize::try_from(id + 1).unwrap_or(0) << shift;
+    std::ptr::without_provenance_mut(device.addr() | bits)
+}
+
+fn bits(instance: Instance, shift: u32) -> Option<u32> {
+    let found = (instance.addr() >> shift) & 0xff;
+    u32::try_from(found).ok()?.checked_sub(1)
+}
+
+/// The GPU's handle of any other.
+fn parent(handle: Device) -> Device {
+    std::ptr::without_provenance_mut(handle.addr() & 0xffff)
+}
+
+fn gpu_instance(session: &Session, handle: Instance) -> Result<&GpuInstance, u32> {
+    let id = bits(handle, GI_SHIFT).ok_or(code::INVALID_ARGUMENT)?;
+    let instances = gpu(session, parent(handle))?.mig.iter().flatten();
+    let found = instances.into_iter().find(|instance| instance.id == id);
+    found.ok_or(code::NOT_FOUND)
+}
+
+fn compute_instance(session: &Session, handle: Instance) -> Result<&ComputeInstance, u32> {
+    let id = bits(handle, CI_SHIFT).ok_or(code::INVALID_ARGUMENT)?;
+    let compute = gpu_instance(session, handle)?.compute.iter();
+    compute
+        .into_iter()
+        .find(|compute| compute.id == id)
+        .ok_or(code::NOT_FOUND)
+}
+
+fn family(session: &Session, device: Device) -> Result<Family, u32> {
+    let gpu = gpu(session, parent(device))?;
+    model(&gpu.model)
+        .and_then(|model| model.mig)
+        .ok_or(code::NOT_SUPPORTED)
+}
+
+/// A profile by `NVML_GPU_INSTANCE_PROFILE_…`.
+fn profile(session: &Session, device: Device, index: c_uint) -> Result<&'static Profile, u32> {
+    let all = Profile::all(family(session, device)?).iter();
+    all.into_iter()
+        .find(|profile| profile.index == index)
+        .ok_or(code::NOT_SUPPORTED)
+}
+
+/// A profile by the id that the driver gave it.
+fn profile_by_id(session: &Session, device: Device, id: c_uint) -> Result<&'static Profile, u32> {
+    let all = Profile::all(family(session, device)?).iter();
+    all.into_iter()
+        .find(|profile| profile.id == id)
+        .ok_or(code::INVALID_ARGUMENT)
+}
+
+fn profile_of(
+    session: &Session,
+    handle: Device,
+    instance: &GpuInstance,
+) -> Result<&'static Profile, u32> {
+    Profile::named(family(session, handle)?, &instance.profile).ok_or(code::UNKNOWN)
+}
+
+/// Stores a list as NVML does: as much as there is; the caller has room for all that a GPU can have.
+fn put_list<T>(out: *mut T, count: *mut c_uint, list: Result<Vec<T>, u32>) -> u32 {
+    let list = match list {
+        Ok(list) => list,
+        Err(code) => return code,
+    };
+    let length = c_uint::try_from(list.len()).map_err(|_| code::UNKNOWN);
+    if !out.is_null() {
+        for (n, item) in list.into_iter().enumerate() {
+            // SAFETY: NVML's contract: the array has room for the profile's largest number of instances, which the
+            // list cannot exceed.
+            unsafe { out.add(n).write(item) };
+        }
+    }
+    put(count, length)
+}
+
+fn of_profile(session: &Session, device: Device, id: c_uint) -> Result<Vec<Instance>, u32> {
+    let wanted = profile_by_id(session, device, id)?;
+    let instances = gpu(session, device)?
+        .mig
+        .as_ref()
+        .ok_or(code::NOT_SUPPORTED)?;
+    Ok(instances
+        .iter()
+        .filter(|instance| instance.profile == wanted.name)
+        .map(|instance| with_bits(device, instance.id, GI_SHIFT))
+        .collect())
+}
+
+export! {
+    nvmlDeviceGetMigMode(device: Device, current: *mut c_uint, pending: *mut c_uint) {
+        let mode = session::with(|s| {
+            family(s, device)?;
+            gpu(s, device).map(|gpu| c_uint::from(gpu.mig.is_some()))
+        });
+        match put(current, mode) {
+            code::SUCCESS => put(pending, mode),
+            failed => failed,
+        }
+    }
+    nvmlDeviceGetMaxMigDeviceCount(device: Device, out: *mut c_uint) {
+        put(out, session::with(|s| {
+            gpu(s, device)?;
+            Ok(family(s, device).map_or(0, |_| MOST))
+        }))
+    }
+    nvmlDeviceGetMigDeviceHandleByIndex(device: Device, index: c_uint, out: *mut Device) {
+        put(out, session::with(|s| {
+            let visible = visible(s, device)?;
+            if visible.gpu.mig.is_none() {
+                return Err(code::NOT_SUPPORTED);
+            }
+            let index = usize::try_from(index).map_err(|_| code::INVALID_ARGUMENT)?;
+            visible.parts.get(index).map(|_| part_handle(device, index)).ok_or(code::NOT_FOUND)
+        }))
+    }
+    nvmlDeviceGetDeviceHandleFromMigDeviceHandle(device: Device, out: *mut Device) {
+        put(out, session::with(|s| part(s, device)?.map(|_| parent(device)).ok_or(code::INVALID_ARGUMENT)))
+    }
+    nvmlDeviceIsMigDeviceHandle(device: Device, out: *mut c_uint) {
+        put(out, session::with(|s| part(s, device).map(|part| c_uint::from(part.is_some()))))
+    }
+    nvmlDeviceGetGpuInstanceId(device: Device, out: *mut c_uint) {
+        put(out, session::with(|s| part(s, device)?.map(|part| part.instance.id).ok_or(code::NOT_SUPPORTED)))
+    }
+    nvmlDeviceGetComputeInstanceId(device: Device, out: *mut c_uint) {
+        put(out, session::with(|s| part(s, device)?.map(|part| part.compute.id).ok_or(code::NOT_SUPPORTED)))
+    }
+    nvmlDeviceGetAttributes_v2(device: Device, out: *mut nvmlDeviceAttributes_st) {
+        put(out, session::with(|s| {
+            let part = part(s, device)?.ok_or(code::NOT_SUPPORTED)?;
+            let profile = profile_of(s, device, &part.instance)?;
+            Ok(nvmlDeviceAttributes_st {
+                multiprocessorCount: profile.multiprocessors / profile.slices * part.compute.slices,
+                sharedCopyEngineCount: profile.copy_engines,
+                sharedDecoderCount: profile.decoders,
+                sharedEncoderCount: 0,
+                sharedJpegCount: profile.others,
+                sharedOfaCount: profile.others.min(1),
+                gpuInstanceSliceCount: profile.slices,
+                computeInstanceSliceCount: part.compute.slices,
+                memorySizeMB: profile.memory_mib,
+            })
+        }))
+    }
+    nvmlDeviceGetAttributes(device: Device, out: *mut nvmlDeviceAttributes_st) { nvmlDeviceGetAttributes_v2(device, out) }
+    nvmlDeviceGetGpuInstanceById(device: Device, id: c_uint, out: *mut Instance) {
+        put(out, session::with(|s| {
+            let handle = with_bits(device, id, GI_SHIFT);
+            gpu_instance(s, handle).map(|_| handle)
+        }))
+    }
+    nvmlDeviceGetGpuInstances(device: Device, id: c_uint, out: *mut Instance, count: *mut c_uint) {
+        put_list(out, count, session::with(|s| of_profile(s, device, id)))
+    }
+    nvmlGpuInstanceGetInfo(instance: Instance, out: *mut nvmlGpuInstanceInfo_st) {
+        put(out, session::with(|s| {
+            let found = gpu_instance(s, instance)?;
+            let profile = profile_of(s, instance, found)?;
+            Ok(nvmlGpuInstanceInfo_st {
+                device: parent(instance).cast(),
+                id: found.id,
+                profileId: profile.id,
+                placement: nvmlGpuInstancePlacement_st { start: found.start, size: profile.size },
+            })
+        }))
+    }
+    nvmlDeviceGetGpuInstanceProfileInfo(device: Device, index: c_uint, out: *mut nvmlGpuInstanceProfileInfo_st) {
+        put(out, session::with(|s| profile(s, device, index).map(profile_info)))
+    }
+    nvmlDeviceGetGpuInstanceProfileInfoV(device: Device, index: c_uint, out: *mut nvmlGpuInstanceProfileInfo_v2_st) {
+        if out.is_null() {
+            return code::INVALID_ARGUMENT;
+        }
+        // SAFETY: not null; the caller set the version member of its own struct.
+        let version = unsafe { (*out).version };
+        put(out, session::with(|s| profile(s, device, index).map(|profile| named_info(profile, version))))
+    }
+    nvmlDeviceGetGpuInstanceRemainingCapacity(device: Device, id: c_uint, out: *mut c_uint) {
+        put(out, session::with(|s| {
+            let profile = profile_by_id(s, device, id)?;
+            let used: u32 = gpu(s, device)?.mig.iter().flatten()
+                .filter_map(|gi| profile_of(s, device, gi).ok())
+                .map(|profile| profile.size)
+                .sum();
+            Ok((8_u32.saturating_sub(used) / profile.size).min(profile.most))
+        }))
+    }
+    nvmlDeviceGetGpuInstancePossiblePlacements_v2(device: Device, id: c_uint, out: *mut nvmlGpuInstancePlacement_st, count: *mut c_uint) {
+        put_list(out, count, session::with(|s| {
+            let profile = profile_by_id(s, device, id)?;
+            Ok(profile.starts().iter().map(|start| nvmlGpuInstancePlacement_st { start: *start, size: profile.size }).collect())
+        }))
+    }
+    nvmlGpuInstanceGetComputeInstanceById(instance: Instance, id: c_uint, out: *mut Instance) {
+        put(out, session::with(|s| {
+            let handle = with_bits(instance, id, CI_SHIFT);
+            compute_instance(s, handle).map(|_| handle)
+        }))
+    }
+    nvmlGpuInstanceGetComputeInstances(instance: Instance, id: c_uint, out: *mut Instance, count: *mut c_uint) {
+        put_list(out, count, session::with(|s| {
+            let all = gpu_instance(s, instance)?.compute.iter();
+            Ok(all.filter(|ci| compute_profile(ci.slices) == id).map(|ci| with_bits(instance, ci.id, CI_SHIFT)).collect())
+        }))
+    }
+    nvmlGpuInstanceGetComputeInstanceProfileInfo(instance: Instance, index: c_uint, _engine: c_uint, out: *mut nvmlComputeInstanceProfileInfo_st) {
+        put(out, session::with(|s| {
+            let whole = profile_of(s, instance, gpu_instance(s, instance)?)?;
+            let slices = (1..=whole.slices).find(|slices| compute_profile(*slices) == index && !matches!(slices, 5 | 6)).ok_or(code::NOT_SUPPORTED)?;
+            Ok(nvmlComputeInstanceProfileInfo_st {
+                id: index,
+                sliceCount: slices,
+                instanceCount: whole.slices / slices,
+                multiprocessorCount: whole.multiprocessors / whole.slices * slices,
+                sharedCopyEngineCount: whole.copy_engines,
+                sharedDecoderCount: whole.decoders,
+                sharedEncoderCount: 0,
+                sharedJpegCount: whole.others,
+                sharedOfaCount: whole.others.min(1),
+            })
+        }))
+    }
+    nvmlComputeInstanceGetInfo_v2(instance: Instance, out: *mut nvmlComputeInstanceInfo_st) {
+        put(out, session::with(|s| {
+            let found = compute_instance(s, instance)?;
+            let before = gpu_instance(s, instance)?.compute.iter().take_while(|ci| ci.id < found.id);
+            Ok(nvmlComputeInstanceInfo_st {
+                device: parent(instance).cast(),
+                gpuInstance: std::ptr::without_provenance_mut(instance.addr() & ((1 << CI_SHIFT) - 1)),
+                id: found.id,
+                profileId: compute_profile(found.slices),
+                placement: nvmlComputeInstancePlacement_st { start: before.map(|ci| ci.slices).sum(), size: found.slices },
+            })
+        }))
+    }
+    nvmlComputeInstanceGetInfo(instance: Instance, out: *mut nvmlComputeInstanceInfo_st) { nvmlComputeInstanceGetInfo_v2(instance, out) }
+    nvmlDeviceSetMigMode(device: Device, _mode: c_uint, _status: *mut c_uint) {
+        of(device, |_| ()).err().unwrap_or(code::NO_PERMISSION)
+    }
+}
+
+fn profile_info(profile: &Profile) -> nvmlGpuInstanceProfileInfo_st {
+    nvmlGpuInstanceProfileInfo_st {
+        id: profile.id,
+        isP2pSupported: 0,
+        sliceCount: profile.slices,
+        instanceCount: profile.most,
+        multiprocessorCount: profile.multiprocessors,
+        copyEngineCount: profile.copy_engines,
+        decoderCount: profile.decoders,
+        encoderCount: 0,
+        jpegCount: profile.others,
+        ofaCount: profile.others.min(1),
+        memorySizeMB: profile.memory_mib,
+    }
+}
+
+/// The second version, and the third: the same members less `isP2pSupported`, with another at the end that fits into the
+/// name's room of the second.
+fn named_info(profile: &Profile, version: c_uint) -> nvmlGpuInstanceProfileInfo_v2_st {
+    let plain = profile_info(profile);
+    let mut name = [0 as c_char; 96];
+    fill(&mut name, &format!("MIG {}", profile.name));
+    nvmlGpuInstanceProfileInfo_v2_st {
+        version,
+        id: plain.id,
+        isP2pSupported: plain.isP2pSupported,
+        sliceCount: plain.sliceCount,
+        instanceCount: plain.instanceCount,
+        multiprocessorCount: plain.multiprocessorCount,
+        copyEngineCount: plain.copyEngineCount,
+        decoderCount: plain.decoderCount,
+        encoderCount: plain.encoderCount,
+        jpegCount: plain.jpegCount,
+        ofaCount: plain.ofaCount,
+        memorySizeMB: plain.memorySizeMB,
+        name,
+    }
+}
+
+/// The name's middle: `3g.20gb`, or `1c.3g.20gb` of a part of an instance.
+pub(crate) fn part_name(instance: &GpuInstance, compute: &ComputeInstance) -> String {
+    let slices = instance
+        .profile
+        .split('g')
+        .next()
+        .and_then(|n| n.parse::<c_int>().ok());
+    if slices == c_int::try_from(compute.slices).ok() {
+        format!("MIG {}", instance.profile)
+    } else {
+        format!("MIG {}c.{}", compute.slices, instance.profile)
+    }
+}
