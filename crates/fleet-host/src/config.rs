@@ -9,6 +9,8 @@ use crate::env::Env;
 use crate::inject::Host;
 
 const SYSTEM: &str = "/etc/fleet-nvidia/config.toml";
+/// NVIDIA's own file, as its tools write it.
+const TOOLKIT: &str = "/etc/nvidia-container-runtime/config.toml";
 const USER: &str = "fleet-nvidia/config.toml";
 /// CDI SPEC 1.1.0, "CDI JSON specification": static and generated specs; the later directory wins.
 const SPEC_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
@@ -30,7 +32,7 @@ pub enum ConfigError {
 }
 
 /// Reads the policy: the file named on the command line, else a rootless user's own, else the system's, else the
-/// defaults. The path is that of the file that was read.
+/// settings of NVIDIA's file that have a counterpart here, else the defaults. The path is that of the file that was read.
 ///
 /// # Errors
 /// A file exists but cannot be read or understood, or the one named on the command line is missing.
@@ -38,14 +40,14 @@ pub fn load_policy(
     env: &Env,
     host: &dyn Host,
 ) -> Result<(PolicyFile, Option<PathBuf>), ConfigError> {
-    for path in candidates(env) {
+    let toolkit = env.config.is_none().then(|| PathBuf::from(TOOLKIT));
+    for path in candidates(env).into_iter().chain(toolkit) {
+        let parse = match is_toolkit(&path) {
+            true => Policy::parse_toolkit,
+            false => Policy::parse,
+        };
         match host.read(&path) {
-            Ok(text) => {
-                return Ok((
-                    Policy::parse(&text, &path.display().to_string())?,
-                    Some(path),
-                ));
-            }
+            Ok(text) => return Ok((parse(&text, &path.display().to_string())?, Some(path))),
             Err(err) if env.config.is_none() && is_absent(&err, &path) => {}
             Err(err) => {
                 return Err(ConfigError::Read {
@@ -55,13 +57,13 @@ pub fn load_policy(
             }
         }
     }
-    Ok((
-        PolicyFile {
-            policy: Policy::default(),
-            warnings: Vec::new(),
-        },
-        None,
-    ))
+    Ok((PolicyFile::default(), None))
+}
+
+/// Whether a file is NVIDIA's own.
+#[must_use]
+pub fn is_toolkit(path: &Path) -> bool {
+    path == Path::new(TOOLKIT)
 }
 
 /// The file that counts, whether or not it exists: the first one present, else the place for a new one.
@@ -109,7 +111,7 @@ fn candidates(env: &Env) -> Vec<PathBuf> {
 fn is_absent(err: &io::Error, path: &Path) -> bool {
     match err.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => true,
-        io::ErrorKind::PermissionDenied => path != Path::new(SYSTEM),
+        io::ErrorKind::PermissionDenied => path != Path::new(SYSTEM) && !is_toolkit(path),
         _ => false,
     }
 }
@@ -190,6 +192,31 @@ mod tests {
         };
         let err = load_policy(&env, &host).unwrap_err();
         assert_eq!(err.to_string(), "configuration /etc/other.toml is missing");
+    }
+
+    #[test]
+    fn nvidias_file_counts_where_there_is_none_of_ours() {
+        let toolkit = "disable-require = true\n[nvidia-container-runtime]\nmode = \"cdi\"\n";
+        let (_dir, alone) = host(&[(TOOLKIT, toolkit)]);
+        let (file, path) = load_policy(&user(), &alone).unwrap();
+        assert!(file.policy.disable_require);
+        assert_eq!(file.without_effect, ["nvidia-container-runtime.mode"]);
+        assert_eq!(path.as_deref(), Some(Path::new(TOOLKIT)));
+        let (_dir, both) = host(&[(TOOLKIT, toolkit), (SYSTEM, "")]);
+        assert!(
+            !load_policy(&user(), &both)
+                .unwrap()
+                .0
+                .policy
+                .disable_require
+        );
+        let (_dir, broken) = host(&[(TOOLKIT, "\ndisable-require = 1\n")]);
+        assert_eq!(
+            load_policy(&Env::default(), &broken)
+                .unwrap_err()
+                .to_string(),
+            "configuration /etc/nvidia-container-runtime/config.toml:2: `disable-require` is of type integer, not true or false"
+        );
     }
 
     #[test]

@@ -307,12 +307,12 @@ mod tests {
                 json!({"hooks": {"createContainer": [{"path": "/opt/hook", "args": ["hook"]}]}}),
                 0,
             ),
-            // The engine's hooks: the configuration, and nothing more.
+            // The engine's hooks: the configuration, ours or NVIDIA's, and nothing more.
             (
                 json!({"hooks": {"createContainer": [{"path": "/usr/bin/nvidia-cdi-hook", "args": ["x", "chmod", "--mode", "755", "--path", "/dev/dri"]}]}}),
-                1,
+                2,
             ),
-            (env(&["NVIDIA_VISIBLE_DEVICES=all"]), 2),
+            (env(&["NVIDIA_VISIBLE_DEVICES=all"]), 3),
         ];
         for (mut spec, want) in cases {
             let before = spec.clone();

@@ -11,7 +11,7 @@ mod inject;
 mod none;
 mod root;
 
-pub use config::{ConfigError, config_path, load_policy, spec_dirs};
+pub use config::{ConfigError, config_path, is_toolkit, load_policy, spec_dirs};
 pub use driver::{DRIVER_VERSION_FILE, driver_version};
 pub use env::{Env, in_user_namespace};
 pub use fleet_inject::Applied;

@@ -2,6 +2,7 @@
 
 mod file;
 mod print;
+mod toolkit;
 
 use std::path::PathBuf;
 
@@ -159,12 +160,14 @@ impl Default for HookPolicy {
 }
 
 /// A configuration file as read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyFile {
     /// The settings.
     pub policy: Policy,
     /// One sentence per key that is not known here: an older version must run with a newer file.
     pub warnings: Vec<String>,
+    /// Settings of NVIDIA's file that mean nothing here, by their dotted names.
+    pub without_effect: Vec<String>,
 }
 
 /// A configuration file that cannot be used.
@@ -186,6 +189,14 @@ impl Policy {
     /// Not TOML 1.0, a value of the wrong type, or one out of range, with its line.
     pub fn parse(text: &str, file: &str) -> Result<PolicyFile, PolicyError> {
         file::parse(text, file)
+    }
+
+    /// The same for NVIDIA's own configuration file: the settings that have a counterpart here.
+    ///
+    /// # Errors
+    /// As for [`Policy::parse`].
+    pub fn parse_toolkit(text: &str, file: &str) -> Result<PolicyFile, PolicyError> {
+        toolkit::parse(text, file)
     }
 
     /// The settings as text of a configuration file, all of them stated.

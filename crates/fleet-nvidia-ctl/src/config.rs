@@ -30,8 +30,20 @@ fn show(cli: &Cli, out: &mut dyn Write, remarks: &mut dyn Write) -> Result<(), C
         writeln!(remarks, "fleet-nvidia-ctl: {warning}")?;
     }
     match path {
+        Some(path) if fleet_host::is_toolkit(&path) => {
+            let ours = fleet_host::config_path(&env, &cli.host());
+            writeln!(
+                out,
+                "# from {}, NVIDIA's own: there is no {}",
+                path.display(),
+                ours.display()
+            )?;
+        }
         Some(path) => writeln!(out, "# from {}", path.display())?,
         None => writeln!(out, "# defaults: there is no configuration file")?,
+    }
+    for key in &file.without_effect {
+        writeln!(out, "# without effect here: {key}")?;
     }
     // The directories depend on the user, so they are stated even where the file does not.
     let mut policy = file.policy;

@@ -253,6 +253,31 @@ mod tests {
     }
 
     #[test]
+    fn nvidias_configuration_is_shown_with_what_it_means_here() {
+        let host = host();
+        let dir = host.path().join("etc/nvidia-container-runtime");
+        fs::create_dir_all(&dir).unwrap();
+        let text = "disable-require = true\n[nvidia-container-cli]\nload-kmods = true\n";
+        fs::write(dir.join("config.toml"), text).unwrap();
+        let root = host.path().to_str().unwrap();
+        let cli = Cli::try_parse_from(["fleet-nvidia-ctl", "--root-dir", root, "config", "show"]);
+        let mut out = Vec::new();
+        run(&cli.unwrap(), &mut out, &mut Vec::new()).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(
+            out.starts_with(
+                "# from /etc/nvidia-container-runtime/config.toml, NVIDIA's own: there is no "
+            ),
+            "{out}"
+        );
+        assert!(
+            out.contains("\n# without effect here: nvidia-container-cli.load-kmods\n"),
+            "{out}"
+        );
+        assert!(out.contains("\ndisable-require = true\n"), "{out}");
+    }
+
+    #[test]
     fn the_configuration_is_shown_as_it_counts() {
         let host = configured("profile = \"crio\"\nfuture = 1\n");
         let (_, out, remarks) = typed(host.path(), &["config", "show"]);

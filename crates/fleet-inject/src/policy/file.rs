@@ -9,35 +9,49 @@ use toml::de::{DeTable, DeValue};
 use super::{Policy, PolicyError, PolicyFile, Profile};
 use crate::capabilities::Capabilities;
 
-type Entry<'a> = (&'a str, Range<usize>, &'a Spanned<DeValue<'a>>);
+pub(super) type Entry<'a> = (&'a str, Range<usize>, &'a Spanned<DeValue<'a>>);
 
 pub(super) fn parse(text: &str, file: &str) -> Result<PolicyFile, PolicyError> {
-    let mut reader = Reader {
-        text,
-        file,
-        warnings: Vec::new(),
-    };
-    let table = DeTable::parse(text).map_err(|err| {
-        let at = err.span().unwrap_or(0..0);
-        reader.error(&at, err.message().replace('\n', ", "))
-    })?;
+    let mut reader = Reader::new(text, file);
+    let table = reader.table()?;
     let mut policy = Policy::default();
     for entry in reader.entries(table.get_ref()) {
         reader.top(&mut policy, &entry)?;
     }
     Ok(PolicyFile {
         policy,
-        warnings: reader.warnings,
+        warnings: reader.into_warnings(),
+        without_effect: Vec::new(),
     })
 }
 
-struct Reader<'a> {
+/// A file being read, and what is to be said about it.
+pub(super) struct Reader<'a> {
     text: &'a str,
     file: &'a str,
     warnings: Vec<String>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a str, file: &'a str) -> Self {
+        Self {
+            text,
+            file,
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(super) fn table(&self) -> Result<Spanned<DeTable<'a>>, PolicyError> {
+        DeTable::parse(self.text).map_err(|err| {
+            let at = err.span().unwrap_or(0..0);
+            self.error(&at, err.message().replace('\n', ", "))
+        })
+    }
+
+    pub(super) fn into_warnings(self) -> Vec<String> {
+        self.warnings
+    }
+
     fn top(&mut self, policy: &mut Policy, entry: &Entry<'_>) -> Result<(), PolicyError> {
         match entry.0 {
             "profile" => policy.profile = self.profile(entry)?,
@@ -121,7 +135,7 @@ impl Reader<'_> {
         }
     }
 
-    fn kind(&self, entry: &Entry<'_>) -> Result<String, PolicyError> {
+    pub(super) fn kind(&self, entry: &Entry<'_>) -> Result<String, PolicyError> {
         let kind = self.string(entry)?;
         if !is_kind(kind) {
             return Err(self.value(
@@ -132,7 +146,7 @@ impl Reader<'_> {
         Ok(kind.to_owned())
     }
 
-    fn prefixes(&self, entry: &Entry<'_>) -> Result<Vec<String>, PolicyError> {
+    pub(super) fn prefixes(&self, entry: &Entry<'_>) -> Result<Vec<String>, PolicyError> {
         let list = self.strings(entry)?;
         match list.iter().any(String::is_empty) {
             // An empty prefix would read every annotation as a list of devices.
@@ -141,7 +155,7 @@ impl Reader<'_> {
         }
     }
 
-    fn dirs(&self, entry: &Entry<'_>) -> Result<Vec<PathBuf>, PolicyError> {
+    pub(super) fn dirs(&self, entry: &Entry<'_>) -> Result<Vec<PathBuf>, PolicyError> {
         let list = self.strings(entry)?;
         match list.iter().find(|dir| !dir.starts_with('/')) {
             Some(dir) => {
@@ -172,13 +186,15 @@ impl Reader<'_> {
 
     fn capabilities(&self, entry: &Entry<'_>) -> Result<Capabilities, PolicyError> {
         let list = self.strings(entry)?;
-        Capabilities::of_names(list.iter().map(String::as_str)).map_err(|name| {
-            let known = Capabilities::ALL;
-            self.value(
-                entry,
-                format!("has {name:?}, which is no driver capability; known are all, {known}"),
-            )
-        })
+        Capabilities::of_names(list.iter().map(String::as_str))
+            .map_err(|name| self.not_a_capability(entry, name))
+    }
+
+    pub(super) fn not_a_capability(&self, entry: &Entry<'_>, name: &str) -> PolicyError {
+        let known = Capabilities::ALL;
+        let problem =
+            format!("has {name:?}, which is no driver capability; known are all, {known}");
+        self.value(entry, problem)
     }
 
     fn patterns(&self, entry: &Entry<'_>) -> Result<Vec<String>, PolicyError> {
@@ -208,7 +224,7 @@ impl Reader<'_> {
         }
     }
 
-    fn flag(&self, entry: &Entry<'_>) -> Result<bool, PolicyError> {
+    pub(super) fn flag(&self, entry: &Entry<'_>) -> Result<bool, PolicyError> {
         entry
             .2
             .get_ref()
@@ -216,7 +232,7 @@ impl Reader<'_> {
             .ok_or_else(|| self.wrong(entry, "true or false"))
     }
 
-    fn string<'e>(&self, entry: &Entry<'e>) -> Result<&'e str, PolicyError> {
+    pub(super) fn string<'e>(&self, entry: &Entry<'e>) -> Result<&'e str, PolicyError> {
         entry
             .2
             .get_ref()
@@ -239,7 +255,7 @@ impl Reader<'_> {
     }
 
     /// In the order of the file, so that messages come in that order too.
-    fn entries<'e>(&self, table: &'e DeTable<'e>) -> Vec<Entry<'e>> {
+    pub(super) fn entries<'e>(&self, table: &'e DeTable<'e>) -> Vec<Entry<'e>> {
         let mut entries: Vec<_> = table
             .iter()
             .map(|(key, value)| (key.get_ref().as_ref(), key.span(), value))
@@ -252,6 +268,14 @@ impl Reader<'_> {
         let line = self.line(&entry.1);
         self.warnings.push(format!(
             "configuration {}:{line}: key `{section}{}` is not known, ignored",
+            self.file, entry.0
+        ));
+    }
+
+    pub(super) fn warn(&mut self, entry: &Entry<'_>, problem: &str) {
+        let line = self.line(&entry.1);
+        self.warnings.push(format!(
+            "configuration {}:{line}: `{}` {problem}",
             self.file, entry.0
         ));
     }
@@ -307,7 +331,7 @@ mod tests {
             as_shipped,
             PolicyFile {
                 policy: Policy::default(),
-                warnings: vec![]
+                ..PolicyFile::default()
             }
         );
 
