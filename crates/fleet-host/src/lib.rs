@@ -4,16 +4,20 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod container;
 mod driver;
 mod env;
 mod inherent;
 mod inject;
 mod none;
+mod precreate;
 mod root;
 
 pub use config::{ConfigError, config_path, is_toolkit, load_policy, spec_dirs};
+pub use container::{Container, StateError, read_object};
 pub use driver::{DRIVER_VERSION_FILE, driver_version};
 pub use env::{Env, in_user_namespace};
 pub use fleet_inject::Applied;
 pub use inject::{Host, InjectError, Outcome, Prepared, inject, inject_with, prepare};
+pub use precreate::{PrecreateError, precreate};
 pub use root::HostRoot;

@@ -182,8 +182,12 @@ impl Plan {
             Some(limit) => leave_out(request, &mut resolved, limit),
             None => Vec::new(),
         };
+        let limits_memory = hook::limits_memory(spec);
         for (index, sourced) in resolved.iter().enumerate() {
-            let context = Context::new(request, &resolved, index, sourced, probe);
+            let context = Context {
+                limits_memory,
+                ..Context::new(request, &resolved, index, sourced, probe)
+            };
             plan.add(&context, sourced, &owner)?;
             let omitted = omitted.get_mut(index).map(std::mem::take);
             plan.leave_out(&context, omitted.unwrap_or_default(), request);
@@ -330,6 +334,8 @@ struct Context<'a> {
     kind: String,
     spec_file: Option<&'a Path>,
     hooks: &'a HookPolicy,
+    /// Whether the container asks for limits of GPU memory.
+    limits_memory: bool,
     probe: &'a dyn HostProbe,
 }
 
@@ -364,6 +370,7 @@ impl<'a> Context<'a> {
             kind: kind_of(request, resolved, index),
             spec_file,
             hooks: &request.hooks,
+            limits_memory: false,
             probe,
         }
     }

@@ -98,6 +98,8 @@ pub(crate) enum Verb {
     Features,
     /// Write a spec template
     Spec(Spec),
+    /// Do the work of an NVIDIA hook for a container of another runtime
+    Hook(Hook),
 }
 
 #[derive(Args, Debug)]
@@ -333,6 +335,13 @@ pub(crate) struct Spec {
     pub(crate) rootless: bool,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct Hook {
+    /// `precreate`, or a hook of `nvidia-cdi-hook` and its arguments; the container's state is read from stdin
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
 /// Reads the arguments, the program's name included.
 pub(crate) fn parse(args: Vec<OsString>) -> Parsed {
     match Command::try_parse_from(args) {
@@ -398,6 +407,8 @@ mod tests {
             "fleet-nvidia list --format=json --quiet",
             "fleet-nvidia delete --force id",
             "fleet-nvidia run -d --keep --no-subreaper id",
+            "fleet-nvidia --config /x hook precreate",
+            "fleet-nvidia hook --debug create-symlinks --link a::/b",
             "fleet-nvidia --version",
         ] {
             command(line);

@@ -4,6 +4,7 @@ mod create;
 mod delete;
 mod events;
 mod exec;
+pub(crate) mod hook;
 pub(crate) mod hookpoint;
 mod inject;
 mod kill;
@@ -106,5 +107,6 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Done, Error> {
         Verb::Events(args) => events::events(context, &args),
         Verb::Features => Ok(Done::Text(format!("{:#}\n", features::features()))),
         Verb::Spec(args) => spec::spec(&args),
+        Verb::Hook(args) => hook::hook(context, &args.args),
     }
 }

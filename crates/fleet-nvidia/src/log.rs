@@ -64,6 +64,17 @@ impl Log {
         let _ = writeln!(std::io::stderr().lock(), "fleet-nvidia: {message}");
     }
 
+    /// For verbs whose stderr is nobody else's.
+    pub(crate) fn say(&self, message: &str) {
+        let message = sanitise(message);
+        let _ = writeln!(std::io::stderr().lock(), "fleet-nvidia: warning: {message}");
+    }
+
+    /// What was decided, for those who look into it.
+    pub(crate) fn debug(&self, message: &str) {
+        self.record(3, "debug", message);
+    }
+
     /// The container starts, but lesser than asked.
     pub(crate) fn warn(&self, message: &str) {
         self.record(1, "warning", message);

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     if let Some(code) = docgen::intercept(&args) {
         return code;
     }
-    match cli::parse(args) {
+    match cli::parse(commands::hook::as_verb(args)) {
         cli::Parsed::Run(command) => commands::run(*command),
         cli::Parsed::Text(text) => output::print(&text),
         cli::Parsed::Usage(message) => {

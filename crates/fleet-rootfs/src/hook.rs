@@ -7,6 +7,9 @@ use crate::RootfsEdit;
 pub enum HookProgram {
     /// One of ours: these edits have its effect.
     Native(Vec<RootfsEdit>),
+    /// The hook that limits the GPU memory of containers whose environment asks for it (see [`asks_for_memory_limits`]).
+    /// We cannot: the driver is told through NVML.
+    MemoryLimits,
     /// A hook of NVIDIA's program that we do not know. Upstream's own rule for a name that an older program lacks is
     /// to warn and go on.
     UnknownNvidiaHook {
@@ -67,11 +70,46 @@ fn hook(args: &[String]) -> Result<HookProgram> {
     match skip_globals(args) {
         Err(flag) => unknown(flag),
         Ok([]) => unknown(""),
+        Ok([name, flags @ ..]) if name == MEMORY_LIMITS => {
+            Flags::parse(name, flags, &["driver-root", "gpu-id"])?;
+            Ok(HookProgram::MemoryLimits)
+        }
         Ok([name, flags @ ..]) => match native(name, flags)? {
             Some(edits) => Ok(HookProgram::Native(edits)),
             None => unknown(name),
         },
     }
+}
+
+const MEMORY_LIMITS: &str = "apply-cuda-memory-limits";
+/// What is said where [`HookProgram::MemoryLimits`] would have something to do.
+pub const NO_MEMORY_LIMITS: &str = "limits of GPU memory are not supported; hint: start the container without \
+                                    NVIDIA_GPU_MEMORY_REQUEST and NVIDIA_GPU_MEMORY_LIMIT";
+
+/// Whether a container's environment asks for limits of GPU memory, by upstream's rule: a request and a limit.
+#[must_use]
+pub fn asks_for_memory_limits<'a>(env: impl IntoIterator<Item = &'a str>) -> bool {
+    let (mut request, mut limit) = (false, false);
+    for name in env.into_iter().filter_map(|entry| entry.split('=').next()) {
+        request |= matches!(
+            name,
+            "NVIDIA_GPU_MEMORY_REQUEST" | "NVIDIA_GPU_MEMORY_REQUESTS"
+        );
+        limit |= matches!(name, "NVIDIA_GPU_MEMORY_LIMIT" | "NVIDIA_GPU_MEMORY_LIMITS");
+    }
+    request && limit
+}
+
+/// The arguments by which `fleet-nvidia` makes these edits as a hook of another runtime, its name first.
+#[must_use]
+pub fn hook_args(edits: &[RootfsEdit]) -> Vec<String> {
+    let head = ["fleet-nvidia", "hook", APPLY].map(str::to_owned);
+    let edits = edits.iter().filter_map(|edit| {
+        // A form of plain texts and numbers always has a JSON text.
+        serde_json::to_string(edit).ok()
+    });
+    let edits = edits.flat_map(|edit| ["--edit".to_owned(), edit]);
+    head.into_iter().chain(edits).collect()
 }
 
 /// A flag's name without its dashes.
@@ -104,16 +142,16 @@ fn skip_globals(args: &[String]) -> std::result::Result<&[String], &str> {
 fn native(name: &str, args: &[String]) -> Result<Option<Vec<RootfsEdit>>> {
     let flags = |known| Flags::parse(name, args, known);
     let edit = match name {
-        "create-symlinks" => {
-            let flags = flags(&["link"])?;
-            let links = flags.all("link").flat_map(links);
-            return links
-                .map(|link| symlink(name, link))
-                .collect::<Result<_>>()
-                .map(Some);
-        }
+        "create-symlinks" => return symlinks(name, args).map(Some),
+        APPLY => return stated(name, &flags(&["edit"])?).map(Some),
+        // For tests of the program's arguments, as upstream has it.
+        "noop" => return Ok(Some(Vec::new())),
         "update-ldcache" => RootfsEdit::UpdateLdCache {
-            folders: flags(&["folder", "ldconfig-path"])?.list("folder"),
+            folders: flags(&FOLDER_FLAGS)?.folders(),
+        },
+        // Of release candidates of 1.18.
+        "create-soname-symlinks" => RootfsEdit::SonameLinks {
+            folders: flags(&FOLDER_FLAGS)?.folders(),
         },
         "enable-cuda-compat" => compat(&flags(&[DRIVER, CUDA, COMPAT_ROOT])?),
         "disable-device-node-modification" => {
@@ -128,6 +166,31 @@ fn native(name: &str, args: &[String]) -> Result<Option<Vec<RootfsEdit>>> {
         _ => return Ok(None),
     };
     Ok(Some(vec![edit]))
+}
+
+/// Edits in our own form, several in one process.
+const APPLY: &str = "apply";
+/// `folders` is what the first releases had.
+const FOLDER_FLAGS: [&str; 3] = ["folder", "folders", "ldconfig-path"];
+/// Lists of links for Tegra, which releases before 1.14 read on the host at each start.
+const CSV: [&str; 3] = ["csv-filename", "csv-filenames", "f"];
+
+fn symlinks(name: &str, args: &[String]) -> Result<Vec<RootfsEdit>> {
+    let flags = Flags::parse(name, args, &[&["link", "host-root"], &CSV[..]].concat())?;
+    if CSV.iter().any(|csv| flags.last(csv).is_some()) {
+        let why = "links from CSV files are not supported; hint: make the CDI spec anew with a toolkit of 1.14 or later";
+        return Err(error(name, why));
+    }
+    let links = flags.all("link").flat_map(links);
+    links.map(|link| symlink(name, link)).collect()
+}
+
+fn stated(name: &str, flags: &Flags) -> Result<Vec<RootfsEdit>> {
+    let edits = flags.all("edit").map(|text| {
+        serde_json::from_str(text)
+            .map_err(|err| error(name, &format!("`{text}` is not an edit: {err}")))
+    });
+    edits.collect()
 }
 
 const DRIVER: &str = "host-driver-version";
@@ -179,11 +242,13 @@ fn symlink(hook: &str, value: &str) -> Result<RootfsEdit> {
     }
 }
 
+/// By which every hook is told where the container's state is, if not on stdin; the latter is the older spelling.
+pub const STATE_FLAGS: [&str; 2] = ["container-spec", "containerSpec"];
+
 struct Flags(Vec<(String, String)>);
 
 impl Flags {
-    /// `--name value`, `--name=value`, and each with one dash. Every hook takes `--container-spec`, which says where
-    /// the state is read that we have been given already.
+    /// `--name value`, `--name=value`, and each with one dash.
     fn parse(hook: &str, args: &[String], known: &[&str]) -> Result<Self> {
         let mut pairs = Vec::new();
         let mut args = args.iter();
@@ -198,7 +263,7 @@ impl Flags {
                 Some((name, value)) => (name, Some(value)),
                 None => (flag, None),
             };
-            if !known.contains(&name) && name != "container-spec" {
+            if !known.contains(&name) && !STATE_FLAGS.contains(&name) {
                 return Err(error(hook, &format!("unknown flag `{arg}`")));
             }
             let value = value.or_else(|| args.next().map(String::as_str));
@@ -221,6 +286,10 @@ impl Flags {
             .filter(|value| !value.is_empty())
             .map(str::to_owned)
             .collect()
+    }
+
+    fn folders(&self) -> Vec<String> {
+        [self.list("folder"), self.list("folders")].concat()
     }
 
     fn last(&self, wanted: &str) -> Option<String> {
@@ -370,6 +439,93 @@ mod tests {
         ] {
             assert_eq!(native_of(CDI_HOOK, line), [want], "{line}");
         }
+    }
+
+    #[test]
+    fn older_and_newer_toolkits() {
+        let folders = |line| match &native_of(CDI_HOOK, line)[..] {
+            [RootfsEdit::UpdateLdCache { folders } | RootfsEdit::SonameLinks { folders }] => {
+                folders.clone()
+            }
+            other => panic!("{line}: {other:?}"),
+        };
+        for line in [
+            "x update-ldcache --folders /a --folder /b --containerSpec -",
+            "x update-ldcache --folders=/a,/b",
+            "x create-soname-symlinks --folder /a --folder=/b --ldconfig-path /sbin/ldconfig",
+        ] {
+            assert_eq!(folders(line).len(), 2, "{line}");
+        }
+        let line = "x create-symlinks --host-root / --link a::/b";
+        assert_eq!(native_of(CDI_HOOK, line), [link("a", "/b")]);
+        for flag in ["--csv-filename", "--csv-filenames", "-f"] {
+            let err = of(CDI_HOOK, &format!("x create-symlinks {flag} /etc/l4t.csv")).unwrap_err();
+            assert!(err.to_string().contains("CSV"), "{err}");
+        }
+        assert_eq!(native_of(CDI_HOOK, "x noop"), []);
+        assert_eq!(
+            of(
+                CDI_HOOK,
+                "x apply-cuda-memory-limits --gpu-id GPU-1 --driver-root=/"
+            ),
+            Ok(HookProgram::MemoryLimits)
+        );
+        assert!(of(CDI_HOOK, "x apply-cuda-memory-limits --new 1").is_err());
+    }
+
+    #[test]
+    fn memory_limits_are_asked_for_by_two_variables() {
+        for (env, want) in [
+            (
+                &["NVIDIA_GPU_MEMORY_REQUEST=1", "NVIDIA_GPU_MEMORY_LIMIT=2"][..],
+                true,
+            ),
+            (
+                &[
+                    "NVIDIA_GPU_MEMORY_REQUESTS=1",
+                    "A=b",
+                    "NVIDIA_GPU_MEMORY_LIMITS=2",
+                ],
+                true,
+            ),
+            (
+                &["NVIDIA_GPU_MEMORY_LIMIT=2", "NVIDIA_GPU_MEMORY_LIMITS=2"],
+                false,
+            ),
+            (
+                &["XNVIDIA_GPU_MEMORY_LIMIT=2", "NVIDIA_GPU_MEMORY_REQUEST=1"],
+                false,
+            ),
+            (&[], false),
+        ] {
+            assert_eq!(asks_for_memory_limits(env.iter().copied()), want, "{env:?}");
+        }
+    }
+
+    #[test]
+    fn our_own_form_is_read_back() {
+        let edits = vec![
+            link("../libx.so.1", "/usr/lib/a \"b\"::c,d"),
+            RootfsEdit::UpdateLdCache {
+                folders: vec!["/a,b".into()],
+            },
+            RootfsEdit::CudaCompat {
+                host_driver_version: Some("550.1".into()),
+                host_cuda_version: None,
+                container_root: None,
+            },
+            RootfsEdit::SonameLinks { folders: vec![] },
+            RootfsEdit::DisableDeviceNodeModification,
+            RootfsEdit::UpdateApplicationProfile,
+            RootfsEdit::Chmod {
+                mode: 0o755,
+                paths: vec!["/dev/dri".into()],
+            },
+        ];
+        let read = recognise("/usr/bin/fleet-nvidia", &hook_args(&edits));
+        assert_eq!(read, Ok(HookProgram::Native(edits)));
+        let err = of("/usr/bin/fleet-nvidia", "fleet-nvidia hook apply --edit {}").unwrap_err();
+        assert!(err.to_string().contains("`{}` is not an edit"), "{err}");
     }
 
     #[test]

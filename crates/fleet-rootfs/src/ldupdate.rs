@@ -50,15 +50,7 @@ pub(crate) fn update(
     wanted: &Wanted,
     done: &mut Applied,
 ) -> Result<(), ApplyError> {
-    let mut present = Vec::new();
-    for folder in wanted.folders.iter().flatten().map(|folder| clean(folder)) {
-        match place(root, &folder) {
-            Some(place) => present.push(place),
-            None => done.notes.push(format!(
-                "`{folder}` is not a directory in the container: its libraries are left out"
-            )),
-        }
-    }
+    let present = present(root, wanted.folders.iter().flatten(), done);
     let musl = wanted.folders.as_ref().and_then(|_| musl::path_file(root));
     if let Some(path) = &musl {
         let folders: Vec<String> = present.iter().map(|place| place.path.clone()).collect();
@@ -72,6 +64,37 @@ pub(crate) fn update(
             .push("the image has no dynamic loader: nothing to tell about libraries".to_owned());
     }
     Ok(())
+}
+
+/// `create-soname-symlinks`: the links alone, as `ldconfig -n -N` makes them.
+pub(crate) fn link_sonames(
+    root: &Root<'_>,
+    folders: &[String],
+    links: &HashSet<Made>,
+    done: &mut Applied,
+) -> Result<(), ApplyError> {
+    for folder in present(root, folders.iter(), done) {
+        scan_target(root, &folder, &HashMap::new(), links, done)?;
+    }
+    Ok(())
+}
+
+/// Those of the folders that the container has.
+fn present<'a>(
+    root: &Root<'_>,
+    folders: impl Iterator<Item = &'a String>,
+    done: &mut Applied,
+) -> Vec<Place> {
+    let mut present = Vec::new();
+    for folder in folders.map(|folder| clean(folder)) {
+        match place(root, &folder) {
+            Some(place) => present.push(place),
+            None => done.notes.push(format!(
+                "`{folder}` is not a directory in the container: its libraries are left out"
+            )),
+        }
+    }
+    present
 }
 
 fn place(root: &Root<'_>, path: &str) -> Option<Place> {

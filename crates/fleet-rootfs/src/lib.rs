@@ -25,7 +25,10 @@ use std::os::fd::BorrowedFd;
 use serde::{Deserialize, Serialize};
 
 pub use error::ApplyError;
-pub use hook::{HookArgsError, HookProgram, recognise};
+pub use hook::{
+    HookArgsError, HookProgram, NO_MEMORY_LIMITS, STATE_FLAGS, asks_for_memory_limits, hook_args,
+    recognise,
+};
 use root::Root;
 
 /// One change inside a container's root file system, done by our own code in place of a hook program.
@@ -42,6 +45,11 @@ pub enum RootfsEdit {
     },
     /// `update-ldcache`: the loader finds the libraries of these directories.
     UpdateLdCache {
+        /// Directories, absolute in the container.
+        folders: Vec<String>,
+    },
+    /// `create-soname-symlinks`: the links by which programs ask for the libraries of these directories.
+    SonameLinks {
         /// Directories, absolute in the container.
         folders: Vec<String>,
     },
@@ -105,6 +113,9 @@ pub fn apply_in(root: &Root<'_>, edits: &[RootfsEdit]) -> Result<Applied, ApplyE
                     .folders
                     .get_or_insert_default()
                     .extend(folders.iter().cloned());
+            }
+            RootfsEdit::SonameLinks { folders } => {
+                ldupdate::link_sonames(root, folders, &links.made, &mut done)?;
             }
             RootfsEdit::CudaCompat {
                 host_driver_version,

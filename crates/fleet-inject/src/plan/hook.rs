@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use fleet_cdi::Hook;
-use fleet_rootfs::{HookProgram, recognise};
+use fleet_rootfs::{HookProgram, NO_MEMORY_LIMITS, recognise};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -139,6 +139,10 @@ pub(super) fn add(entry: &Hook, context: &Context<'_>, plan: &mut Plan) -> Resul
         {
             plan.warnings.push(unknown(&name, &context.of));
         }
+        Ok(HookProgram::MemoryLimits) if is_ours && !context.limits_memory => {}
+        Ok(HookProgram::MemoryLimits) if is_ours && !context.probe.exists(&entry.path) => {
+            return Err(failed(NO_MEMORY_LIMITS.to_owned()));
+        }
         Err(err) if is_ours => return Err(failed(err.to_string())),
         _ if stage.must_be_on_host() && !context.probe.exists(&entry.path) => {
             return Err(failed("the program is missing".to_owned()));
@@ -168,13 +172,18 @@ fn run(entry: &Hook, stage: Stage, usual_timeout: u32) -> Change {
 pub(super) fn adopt(spec: &Value, probe: &dyn HostProbe, plan: &mut Plan) -> Result<(), PlanError> {
     for hook in spec::list(spec, "/hooks/createContainer") {
         let path = spec::text(hook, "path");
-        let failed = |err: fleet_rootfs::HookArgsError| PlanError::Hook {
+        let failed = |cause: String| PlanError::Hook {
             path: path.to_owned(),
             of: "the OCI spec".to_owned(),
-            cause: err.to_string(),
+            cause,
         };
-        let edits = match recognise(path, &args(hook)).map_err(failed)? {
+        let program = recognise(path, &args(hook)).map_err(|err| failed(err.to_string()))?;
+        let edits = match program {
             HookProgram::Native(edits) => edits,
+            HookProgram::MemoryLimits if !limits_memory(spec) => Vec::new(),
+            HookProgram::MemoryLimits if !probe.exists(path) => {
+                return Err(failed(NO_MEMORY_LIMITS.to_owned()));
+            }
             HookProgram::UnknownNvidiaHook { name } if !probe.exists(path) => {
                 plan.warnings.push(unknown(&name, "the OCI spec"));
                 Vec::new()
@@ -189,6 +198,12 @@ pub(super) fn adopt(spec: &Value, probe: &dyn HostProbe, plan: &mut Plan) -> Res
         );
     }
     Ok(())
+}
+
+/// Whether the container's environment asks for limits of GPU memory.
+pub(super) fn limits_memory(spec: &Value) -> bool {
+    let env = spec::list(spec, "/process/env").iter();
+    fleet_rootfs::asks_for_memory_limits(env.filter_map(Value::as_str))
 }
 
 /// NVIDIA's legacy hook would inject a second time, by rules of its own.
