@@ -78,7 +78,7 @@ fn add(hook: HookEdit) -> Plan {
     };
     Plan {
         edits: vec![Edit { change, origin }],
-        warnings: Vec::new(),
+        ..Plan::default()
     }
 }
 

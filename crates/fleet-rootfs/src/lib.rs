@@ -19,8 +19,9 @@ mod profile;
 pub mod root;
 mod symlink;
 mod sys;
+mod view;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,25 @@ pub struct Applied {
 /// The first change that failed; those before it stay.
 pub fn apply(root: BorrowedFd<'_>, edits: &[RootfsEdit]) -> Result<Applied, ApplyError> {
     apply_in(&Root::new(root), edits)
+}
+
+/// As [`apply`], for the root of another runtime's container, which that runtime may have made read-only already: the
+/// files are then changed through a view of the same mounts that is ours alone.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_below(root: BorrowedFd<'_>, edits: &[RootfsEdit]) -> Result<Applied, ApplyError> {
+    let Some(view) = view::writable(root) else {
+        return apply(root, edits);
+    };
+    // A mount made in the view would be seen by nobody.
+    let (mounts, files): (Vec<_>, Vec<_>) = edits
+        .iter()
+        .cloned()
+        .partition(|edit| *edit == RootfsEdit::DisableDeviceNodeModification);
+    let mut done = apply(view.as_fd(), &files)?;
+    done.notes.extend(apply(root, &mounts)?.notes);
+    Ok(done)
 }
 
 /// As [`apply`], for a root that is looked up in a chosen way.

@@ -4,8 +4,19 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Makes a mount that is not attached yet read-only (`man 2 mount_setattr`, Linux 5.12).
+/// Makes a mount that is not attached read-only (`man 2 mount_setattr`, Linux 5.12).
 pub(crate) fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set_attributes(mount, MOUNT_ATTR_RDONLY, 0)
+}
+
+/// Makes a mount that is not attached writable; what is mounted below it stays as it is.
+pub(crate) fn make_writable(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set_attributes(mount, 0, MOUNT_ATTR_RDONLY)
+}
+
+const MOUNT_ATTR_RDONLY: u64 = 1;
+
+fn set_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64) -> io::Result<()> {
     #[repr(C)]
     struct MountAttr {
         set: u64,
@@ -13,10 +24,9 @@ pub(crate) fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
         propagation: u64,
         user_namespace: u64,
     }
-    const MOUNT_ATTR_RDONLY: u64 = 1;
     let attr = MountAttr {
-        set: MOUNT_ATTR_RDONLY,
-        clear: 0,
+        set,
+        clear,
         propagation: 0,
         user_namespace: 0,
     };

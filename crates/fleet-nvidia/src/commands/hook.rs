@@ -83,7 +83,7 @@ fn apply(context: &Context, edits: &[RootfsEdit], container: &Container) -> Resu
         return Ok(());
     }
     let root = container.root().map_err(invalid)?;
-    let done = fleet_rootfs::apply(root.as_fd(), edits);
+    let done = fleet_rootfs::apply_below(root.as_fd(), edits);
     let done = done.map_err(|err| Error::Setup(err.to_string()))?;
     done.notes.iter().for_each(|note| context.log.debug(note));
     Ok(())
