@@ -8,12 +8,16 @@ use std::path::{Path, PathBuf};
 
 use fleet_cdi::Registry;
 use fleet_inject::{DeviceKind, DeviceStat, HostProbe};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{major, minor};
 use nix::unistd::close;
 
 use crate::driver::{DRIVER_VERSION_FILE, driver_version};
 use crate::inject::Host;
+
+/// Each is asked for by another process's rename or mount in the same microsecond.
+const RETRIES: usize = 128;
 
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +56,16 @@ impl HostRoot {
         let how = OpenHow::new()
             .flags(flags)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-        let found = openat2(root.as_raw_fd(), path, how)?;
+        let look_up = || openat2(root.as_raw_fd(), path, how);
+        // A rename or mount anywhere on the machine during a lookup with `..` asks for another one.
+        let mut found = look_up();
+        for _ in 0..RETRIES {
+            match found {
+                Err(Errno::EAGAIN | Errno::EINTR) => found = look_up(),
+                _ => break,
+            }
+        }
+        let found = found?;
         let link = fs::read_link(format!("/proc/self/fd/{found}"));
         // A descriptor of O_PATH has nothing to flush that could fail.
         let _ = close(found);
