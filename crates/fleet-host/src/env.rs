@@ -43,12 +43,15 @@ impl Env {
 
     /// `$XDG_CONFIG_HOME`, or `$HOME/.config` as the XDG base directory specification says. Relative paths do not
     /// count, by the same text.
-    pub(crate) fn config_home(&self) -> Option<PathBuf> {
+    #[must_use]
+    pub fn config_home(&self) -> Option<PathBuf> {
         absolute(self.xdg_config_home.as_deref())
             .or_else(|| absolute(self.home.as_deref()).map(|home| home.join(".config")))
     }
 
-    pub(crate) fn runtime_dir(&self) -> Option<PathBuf> {
+    /// `$XDG_RUNTIME_DIR`, if it is absolute.
+    #[must_use]
+    pub fn runtime_dir(&self) -> Option<PathBuf> {
         absolute(self.xdg_runtime_dir.as_deref())
     }
 }

@@ -5,11 +5,15 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use fleet_host::{Env, HostRoot};
 
+use crate::configure::Configure;
+use crate::doctor::Doctor;
+use crate::files::Files;
+
 /// Show and check what fleet-nvidia does with CDI devices.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit status: 0 done, 1 failed or faults were found, 2 wrong arguments."
+    after_help = "Exit status: 0 done, 1 failed or faults were found, 2 wrong arguments, 3 warnings only (doctor)."
 )]
 pub(crate) struct Cli {
     /// Configuration file (default: /etc/fleet-nvidia/config.toml)
@@ -35,6 +39,10 @@ pub(crate) enum Command {
     /// Build a GPU node without GPUs, to reproduce reports on any machine
     #[command(subcommand)]
     Simulate(fleet_sim::command::Simulate),
+    /// Say what is wrong with this node, and repair what can be repaired safely
+    Doctor(Doctor),
+    /// Tell an engine about the runtime, or take that back
+    Configure(Configure),
 }
 
 #[derive(Args, Debug)]
@@ -81,6 +89,11 @@ impl Cli {
             config: self.config.clone(),
             ..Env::current()
         }
+    }
+
+    /// The node's files, for what writes them too.
+    pub(crate) fn files(&self) -> Files {
+        Files::new(self.root_dir.as_deref())
     }
 
     pub(crate) fn host(&self) -> HostRoot {

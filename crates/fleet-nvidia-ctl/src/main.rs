@@ -5,10 +5,14 @@
 mod cdi;
 mod cli;
 mod config;
+mod configure;
 #[cfg(feature = "docgen")]
 mod docgen;
+mod doctor;
 mod explain;
+mod files;
 mod simulate;
+mod toml_file;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -22,6 +26,8 @@ use cli::{Cli, Command};
 enum Verdict {
     /// Nothing to complain about.
     Fine,
+    /// It was printed what could be better.
+    Warned,
     /// It was printed what is wrong.
     Faulty,
 }
@@ -35,6 +41,12 @@ enum CtlError {
     Config(#[from] fleet_host::ConfigError),
     #[error(transparent)]
     Simulate(#[from] fleet_sim::SimError),
+    #[error(transparent)]
+    Configure(#[from] configure::ConfigureError),
+    #[error("{0}")]
+    Asked(String),
+    #[error("print JSON: {0}")]
+    Json(#[from] serde_json::Error),
     #[error("read {path}: {cause}")]
     Read { path: String, cause: String },
     #[error("write the output: {0}")]
@@ -57,6 +69,7 @@ fn main() -> ExitCode {
     match run(&cli, &mut io::stdout().lock(), &mut io::stderr().lock()) {
         Ok(Verdict::Fine) => ExitCode::SUCCESS,
         Ok(Verdict::Faulty) => ExitCode::FAILURE,
+        Ok(Verdict::Warned) => ExitCode::from(3),
         // The reader has seen enough: `fleet-nvidia-ctl cdi list | head -1`.
         Err(CtlError::Write(err)) if err.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(err) => {
@@ -73,6 +86,8 @@ fn run(cli: &Cli, out: &mut dyn Write, remarks: &mut dyn Write) -> Result<Verdic
         Command::Cdi(command) => cdi::run(cli, command, out, remarks),
         Command::Config(command) => config::run(cli, *command, out, remarks),
         Command::Simulate(verb) => simulate::simulate(verb, out),
+        Command::Doctor(args) => doctor::run(cli, args, out),
+        Command::Configure(args) => configure::run(cli, args, out, remarks),
     }
 }
 
