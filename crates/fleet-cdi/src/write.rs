@@ -74,6 +74,14 @@ pub fn write_spec(spec: &Spec, path: &Path, format: Format) -> Result<(), WriteE
     })
 }
 
+/// The text that [`write_spec`] writes; errors name the file `-`.
+///
+/// # Errors
+/// [`WriteError`], but none of a file.
+pub fn encode_spec(spec: &Spec, format: Format) -> Result<String, WriteError> {
+    encode(spec, Path::new("-"), format)
+}
+
 fn encode(spec: &Spec, path: &Path, format: Format) -> Result<String, WriteError> {
     let path = || path.to_path_buf();
     spec.validate().map_err(|source| WriteError::Invalid {

@@ -1,6 +1,6 @@
 //! NVIDIA's kernel driver, as it states itself.
 
-use fleet_cdi::SourcedEdits;
+use fleet_cdi::{ContainerEdits, SourcedEdits};
 
 /// Where a loaded driver states its version.
 pub const DRIVER_VERSION_FILE: &str = "/proc/driver/nvidia/version";
@@ -17,13 +17,19 @@ pub fn driver_version(text: &str) -> Option<&str> {
 /// The driver's version in the name of its CUDA library, where the kernel's part is out of sight: in a virtual machine's
 /// container, or before the module is loaded. Windows' and Tegra's libraries have numbers of their own.
 pub(crate) fn library_version(resolved: &[SourcedEdits]) -> Option<String> {
+    let mut found = resolved.iter().map(|sourced| &sourced.edits);
+    found.find_map(|edits| Some(mounted_version(edits)?.1))
+}
+
+/// The CUDA library among the mounts, and its version.
+pub(crate) fn mounted_version(edits: &ContainerEdits) -> Option<(String, String)> {
     const FIRST: u32 = 300;
-    let mut mounts = resolved.iter().flat_map(|sourced| &sourced.edits.mounts);
-    mounts.find_map(|mount| {
-        let name = mount.container_path.rsplit('/').next()?;
+    edits.mounts.iter().find_map(|mount| {
+        let name = mount.host_path.rsplit('/').next()?;
         let version = name.strip_prefix("libcuda.so.")?;
         let major: u32 = version.split('.').next()?.parse().ok()?;
-        (is_version(version) && major >= FIRST).then(|| version.to_owned())
+        (is_version(version) && major >= FIRST)
+            .then(|| (mount.host_path.clone(), version.to_owned()))
     })
 }
 
@@ -35,7 +41,7 @@ fn is_version(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use fleet_cdi::{ContainerEdits, Mount};
+    use fleet_cdi::Mount;
 
     use super::*;
 
@@ -71,7 +77,7 @@ mod tests {
                 edits: ContainerEdits::default(),
             };
             sourced.edits.mounts.push(Mount {
-                container_path: path.to_owned(),
+                host_path: path.to_owned(),
                 ..Mount::default()
             });
             library_version(&[sourced])

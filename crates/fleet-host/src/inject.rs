@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fleet_cdi::{Registry, SourcedEdits, Unresolvable};
+use fleet_cdi::{QualifiedName, Registry, SourcedEdits, Unresolvable};
 use fleet_inject::{
-    Applied, ApplyError, Asked, Change, Explanation, HostProbe, Plan, PlanError, Policy,
-    Properties, Refusal, Request, RequestError, RequirementError, Requirements, Source, concerns,
+    Applied, ApplyError, Asked, Change, Explanation, HookPolicy, HostProbe, Plan, PlanError,
+    Policy, Properties, Refusal, Request, RequestError, RequirementError, Requirements, Source,
+    concerns,
 };
 use serde_json::Value;
 
@@ -174,6 +175,30 @@ fn check_requirements(
         demanded.check(&Properties::of_driver(version.as_deref()))?;
     }
     Ok(demanded.warnings)
+}
+
+/// Plans for devices that an operator names, under no policy but that for hooks. What an engine has put into `spec` is
+/// taken over as ever.
+///
+/// # Errors
+/// See [`InjectError`].
+pub fn prepare_devices(
+    spec: &Value,
+    names: &[QualifiedName],
+    hooks: HookPolicy,
+    registry: &Registry,
+    host: &dyn Host,
+) -> Result<Prepared, InjectError> {
+    let request = Request::for_devices(names, hooks);
+    let mut warnings = Vec::new();
+    let resolved = resolve(&request, registry, host, &mut warnings)?;
+    let plan = Plan::build(&request, resolved, spec, host)?;
+    warnings.extend(plan.warnings.iter().cloned());
+    Ok(Prepared {
+        plan,
+        refused: Vec::new(),
+        warnings,
+    })
 }
 
 /// The edits of all devices: those of CDI specs first, then those that follow from what the host has.

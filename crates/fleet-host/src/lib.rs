@@ -3,6 +3,7 @@
 //! Not here: NVML or anything else that must be loaded. A container is made from files alone.
 #![forbid(unsafe_code)]
 
+mod check;
 mod config;
 mod container;
 mod driver;
@@ -13,11 +14,14 @@ mod none;
 mod precreate;
 mod root;
 
+pub use check::{SpecFault, check_spec};
 pub use config::{ConfigError, config_path, is_toolkit, load_policy, spec_dirs};
 pub use container::{Container, StateError, read_object};
 pub use driver::{DRIVER_VERSION_FILE, driver_version};
 pub use env::{Env, in_user_namespace};
-pub use fleet_inject::Applied;
-pub use inject::{Host, InjectError, Outcome, Prepared, inject, inject_with, prepare};
+pub use fleet_inject::{Applied, Fault};
+pub use inject::{
+    Host, InjectError, Outcome, Prepared, inject, inject_with, prepare, prepare_devices,
+};
 pub use precreate::{PrecreateError, precreate};
 pub use root::HostRoot;

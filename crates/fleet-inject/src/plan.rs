@@ -1,5 +1,6 @@
 //! The edits that give a container what it asked for, each with its origin, checked against the host.
 
+mod check;
 mod device;
 mod hook;
 mod mount;
@@ -17,6 +18,7 @@ use crate::host::HostProbe;
 use crate::policy::HookPolicy;
 use crate::request::{Request, Source};
 
+pub use check::{Fault, faults};
 pub use device::DeviceEdit;
 pub(crate) use hook::has_nvidia_hook;
 pub use hook::{HookEdit, Stage};

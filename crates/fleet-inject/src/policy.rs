@@ -228,7 +228,7 @@ impl Policy {
             Source::Annotation(_) => &self.allow.cdi_annotations,
             Source::VolumeMount(_) => &self.allow.volume_mounts,
             Source::Environment(_) | Source::LegacyImage => &self.allow.environment,
-            Source::Engine => &[],
+            Source::Command | Source::Engine => &[],
         }
     }
 }

@@ -69,6 +69,8 @@ pub enum Source {
     Environment(String),
     /// A CUDA image older than `NVIDIA_VISIBLE_DEVICES`, which means all GPUs.
     LegacyImage,
+    /// A command of the admin tool.
+    Command,
     /// The engine had put it into the spec before.
     Engine,
 }
@@ -80,6 +82,7 @@ impl fmt::Display for Source {
             Self::VolumeMount(destination) => write!(f, "mount {}", shown(destination)),
             Self::Environment(variable) => write!(f, "variable {variable}"),
             Self::LegacyImage => f.write_str("variable CUDA_VERSION"),
+            Self::Command => f.write_str("command line"),
             Self::Engine => f.write_str("engine"),
         }
     }
@@ -267,6 +270,25 @@ impl Request {
             outcome.request.capabilities = capabilities::of_spec(spec, policy)?;
         }
         Ok(outcome)
+    }
+
+    /// These devices, whatever a container's spec or a policy says.
+    #[must_use]
+    pub fn for_devices(names: &[QualifiedName], hooks: HookPolicy) -> Self {
+        let mut request = Self {
+            hooks,
+            ..Self::default()
+        };
+        for name in names {
+            let asked = Asked {
+                name: name.clone(),
+                source: Source::Command,
+            };
+            if !request.devices.contains(&asked) {
+                request.devices.push(asked);
+            }
+        }
+        request
     }
 
     /// Whether nothing is asked for.

@@ -37,6 +37,22 @@ pub struct DeviceEdit {
 }
 
 impl DeviceEdit {
+    /// What the CDI spec says.
+    fn stated(node: &DeviceNode, owner: &Owner) -> Self {
+        let host_path = node.host_path.as_deref().filter(|path| !path.is_empty());
+        Self {
+            path: node.path.clone(),
+            host_path: host_path.unwrap_or(&node.path).to_owned(),
+            kind: node.device_type.clone().unwrap_or_default(),
+            major: node.major.unwrap_or(0),
+            minor: node.minor.unwrap_or(0),
+            file_mode: node.file_mode,
+            uid: node.uid.or(owner.uid),
+            gid: node.gid.or(owner.gid),
+            access: None,
+        }
+    }
+
     /// Reads what is not stated from the host.
     fn complete(&mut self, probe: &dyn HostProbe) -> Result<(), String> {
         let is_complete = !self.kind.is_empty() && (self.major != 0 || self.kind == "p");
@@ -90,7 +106,7 @@ impl DeviceEdit {
 }
 
 /// The user whom nodes without a stated owner belong to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Owner {
     uid: Option<u32>,
     gid: Option<u32>,
@@ -112,6 +128,13 @@ impl Owner {
     }
 }
 
+/// Whether the host has the node as stated. The error holds the host's path and what is wrong.
+pub(super) fn verify(node: &DeviceNode, probe: &dyn HostProbe) -> Result<(), (String, String)> {
+    let mut device = DeviceEdit::stated(node, &Owner::default());
+    let completed = device.complete(probe);
+    completed.map_err(|problem| (device.host_path, problem))
+}
+
 /// Completes a node as the Go library's `InjectDevices` does. Beyond it, numbers that differ from the host's are
 /// refused: they belong to the driver of another boot.
 pub(super) fn fill(
@@ -119,18 +142,7 @@ pub(super) fn fill(
     owner: &Owner,
     context: &Context<'_>,
 ) -> Result<DeviceEdit, PlanError> {
-    let stated = node.host_path.as_deref().filter(|path| !path.is_empty());
-    let mut device = DeviceEdit {
-        path: node.path.clone(),
-        host_path: stated.unwrap_or(&node.path).to_owned(),
-        kind: node.device_type.clone().unwrap_or_default(),
-        major: node.major.unwrap_or(0),
-        minor: node.minor.unwrap_or(0),
-        file_mode: node.file_mode,
-        uid: node.uid.or(owner.uid),
-        gid: node.gid.or(owner.gid),
-        access: None,
-    };
+    let mut device = DeviceEdit::stated(node, owner);
     device
         .complete(context.probe)
         .map_err(|cause| PlanError::Device {

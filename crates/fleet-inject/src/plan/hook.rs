@@ -58,7 +58,7 @@ impl Stage {
     }
 
     /// Whether the program is one of the host and its failure stops the container.
-    fn must_be_on_host(self) -> bool {
+    pub(super) fn must_be_on_host(self) -> bool {
         matches!(
             self,
             Self::Prestart | Self::CreateRuntime | Self::CreateContainer

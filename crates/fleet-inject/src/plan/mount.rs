@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Context, PlanError};
+use crate::host::HostProbe;
 
 /// One entry of `mounts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -47,13 +48,23 @@ impl MountEdit {
     }
 }
 
-pub(super) fn check(mount: &Mount, context: &Context<'_>) -> Result<MountEdit, PlanError> {
-    let edit = MountEdit {
+fn stated(mount: &Mount) -> MountEdit {
+    MountEdit {
         host_path: mount.host_path.clone(),
         container_path: mount.container_path.clone(),
         mount_type: mount.mount_type.clone().filter(|kind| !kind.is_empty()),
         options: mount.options.clone(),
-    };
+    }
+}
+
+/// Whether the mount has a source that the host lacks.
+pub(super) fn is_missing(mount: &Mount, probe: &dyn HostProbe) -> bool {
+    let edit = stated(mount);
+    edit.is_bind() && !probe.exists(&edit.host_path)
+}
+
+pub(super) fn check(mount: &Mount, context: &Context<'_>) -> Result<MountEdit, PlanError> {
+    let edit = stated(mount);
     if edit.is_bind() && !context.probe.exists(&edit.host_path) {
         return Err(PlanError::Mount {
             path: edit.host_path,
