@@ -1,9 +1,13 @@
-//! `cdi list` and `cdi validate`.
+//! `cdi`: the specs and their devices.
+
+pub(crate) mod devices;
+pub(crate) mod diff;
+pub(crate) mod transform;
+pub(crate) mod validate;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
 
-use fleet_cdi::{ContainerEdits, LoadedSpec, QualifiedName, Registry, RegistryError, read_spec};
+use fleet_cdi::{ContainerEdits, LoadedSpec, QualifiedName, Registry};
 use fleet_host::Host;
 use serde_json::{Value, json};
 
@@ -21,13 +25,11 @@ pub(crate) fn run(
 ) -> Result<Verdict, CtlError> {
     match command {
         Cdi::List { json } => list(&registry(cli)?, *json, out, remarks),
-        Cdi::Validate { files, json } => {
-            let checked = match files.is_empty() {
-                true => check_directories(&registry(cli)?),
-                false => files.iter().map(|file| check_file(file)).collect(),
-            };
-            report(&checked, *json, out)
-        }
+        Cdi::Validate(args) => validate::run(cli, args, out),
+        Cdi::Inject(args) => devices::inject(cli, args, out),
+        Cdi::Resolve(args) => devices::resolve(cli, args, out),
+        Cdi::Diff(args) => diff::run(args, out),
+        Cdi::Transform(command) => transform::run(command, out, remarks),
     }
 }
 
@@ -132,81 +134,5 @@ fn counts(edits: &ContainerEdits) -> Value {
     })
 }
 
-/// One file or directory and what is wrong with it.
-struct Checked {
-    path: PathBuf,
-    devices: usize,
-    error: Option<String>,
-}
-
-fn check_file(path: &Path) -> Checked {
-    match read_spec(path) {
-        Ok(spec) => Checked {
-            path: path.to_path_buf(),
-            devices: spec.devices.len(),
-            error: None,
-        },
-        Err(err) => Checked {
-            path: path.to_path_buf(),
-            devices: 0,
-            error: Some(err.to_string()),
-        },
-    }
-}
-
-fn check_directories(registry: &Registry) -> Vec<Checked> {
-    let valid = registry.specs().iter().map(|loaded| {
-        let conflict = registry.errors().iter().find(|err| match err {
-            RegistryError::Conflict { first, second, .. } => {
-                *first == loaded.path || *second == loaded.path
-            }
-            _ => false,
-        });
-        let devices = loaded.spec.devices.len();
-        Checked {
-            path: loaded.path.clone(),
-            devices,
-            error: conflict.map(ToString::to_string),
-        }
-    });
-    let broken = registry.errors().iter().filter_map(|err| {
-        let path = match err {
-            RegistryError::Spec(err) => err.path.clone(),
-            RegistryError::Directory { path, .. } => path.clone(),
-            _ => return None,
-        };
-        Some(Checked {
-            path,
-            devices: 0,
-            error: Some(err.to_string()),
-        })
-    });
-    valid.chain(broken).collect()
-}
-
-fn report(checked: &[Checked], as_json: bool, out: &mut dyn Write) -> Result<Verdict, CtlError> {
-    if as_json {
-        let one = |c: &Checked| json!({ "path": c.path, "valid": c.error.is_none(), "devices": c.devices, "error": c.error });
-        let files: Vec<_> = checked.iter().map(one).collect();
-        write_json(
-            out,
-            &json!({ "schemaVersion": SCHEMA_VERSION, "files": files }),
-        )?;
-    } else {
-        for Checked {
-            path,
-            devices,
-            error,
-        } in checked
-        {
-            match error {
-                None => writeln!(out, "{}: valid, {devices} devices", path.display())?,
-                Some(error) => writeln!(out, "{}: {error}", path.display())?,
-            }
-        }
-    }
-    match checked.iter().any(|c| c.error.is_some()) {
-        true => Ok(Verdict::Faulty),
-        false => Ok(Verdict::Fine),
-    }
-}
+#[cfg(test)]
+mod tests;

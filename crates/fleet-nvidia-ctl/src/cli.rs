@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use fleet_host::{Env, HostRoot};
 
+use crate::cdi;
 use crate::configure::Configure;
 use crate::doctor::Doctor;
 use crate::files::Files;
@@ -63,14 +64,17 @@ pub(crate) enum Cdi {
         #[arg(long)]
         json: bool,
     },
-    /// Check spec files, or all of the CDI directories
-    Validate {
-        /// Files named .json or .yaml
-        files: Vec<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Check spec files, or all of the CDI directories: rules, older readers, and this host
+    Validate(cdi::validate::Validate),
+    /// Inject devices into a container's spec and print it, hooks as programs
+    Inject(cdi::devices::Inject),
+    /// Print what devices bring, compared with this host
+    Resolve(cdi::devices::Resolve),
+    /// Print in what two spec files differ for a container
+    Diff(cdi::diff::Diff),
+    /// Change a spec file
+    #[command(subcommand)]
+    Transform(cdi::transform::Transform),
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]

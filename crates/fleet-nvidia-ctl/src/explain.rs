@@ -19,7 +19,7 @@ pub(crate) fn explain(cli: &Cli, args: &Explain, out: &mut dyn Write) -> Result<
     Ok(Verdict::Fine)
 }
 
-fn load(bundle: &Path) -> Result<Value, CtlError> {
+pub(crate) fn load(bundle: &Path) -> Result<Value, CtlError> {
     let path = if bundle.is_dir() {
         bundle.join("config.json")
     } else {

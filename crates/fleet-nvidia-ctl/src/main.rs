@@ -47,6 +47,12 @@ enum CtlError {
     Asked(String),
     #[error("print JSON: {0}")]
     Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Name(#[from] fleet_cdi::NameError),
+    #[error(transparent)]
+    Spec(#[from] fleet_cdi::SpecError),
+    #[error(transparent)]
+    WriteSpec(#[from] fleet_cdi::WriteError),
     #[error("read {path}: {cause}")]
     Read { path: String, cause: String },
     #[error("write the output: {0}")]
@@ -109,7 +115,7 @@ mod tests {
     const SPEC: &str = "cdiVersion: 0.6.0\nkind: vendor.example/dev\ndevices:\n- name: x\n  containerEdits:\n    env: [A=1]\n";
 
     /// A host with one CDI spec.
-    fn host() -> tempfile::TempDir {
+    pub(crate) fn host() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("etc/cdi")).unwrap();
         fs::create_dir_all(dir.path().join("etc/fleet-nvidia")).unwrap();
@@ -118,7 +124,7 @@ mod tests {
     }
 
     /// Verdict, results and remarks.
-    fn typed(root: &Path, args: &[&str]) -> (Result<Verdict, CtlError>, String, String) {
+    pub(crate) fn typed(root: &Path, args: &[&str]) -> (Result<Verdict, CtlError>, String, String) {
         let start = [
             "fleet-nvidia-ctl",
             "--root-dir",
@@ -242,7 +248,7 @@ mod tests {
         let host = configured("");
         let (verdict, out, _) = typed(host.path(), &["cdi", "validate"]);
         assert_eq!(verdict.unwrap(), Verdict::Fine);
-        assert!(out.ends_with("dev.yaml: valid, 1 devices\n"), "{out}");
+        assert!(out.ends_with("dev.yaml: valid, 1 devices, CDI 0.6.0\n  readers of CDI 0.5.0 refuse it: it declares 0.6.0, though 0.3.0 would do\n"), "{out}");
 
         fs::write(host.path().join("etc/cdi/twin.yaml"), SPEC).unwrap();
         let (verdict, out, _) = typed(host.path(), &["cdi", "validate", "--json"]);
