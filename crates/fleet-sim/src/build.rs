@@ -234,7 +234,7 @@ mod tests {
 
     fn made(name: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        let machine = Machine::load(name).unwrap();
+        let machine = Machine::load(name, None).unwrap();
         let programs = programs(dir.path());
         create(
             machine,

@@ -38,6 +38,9 @@ pub struct Create {
     /// A name that `list` prints, or a description file
     #[arg(long, default_value = "h100x2")]
     machine: String,
+    /// Version of the driver, instead of the description's
+    #[arg(long, value_name = "VERSION")]
+    driver: Option<String>,
     /// Directory to build in
     #[arg(long)]
     root: PathBuf,
@@ -111,7 +114,7 @@ fn built(args: &Create) -> Result<String, SimError> {
     make_dir(&args.root)?;
     let root = args.root.canonicalize().map_err(io_error(&args.root))?;
     let programs = args.programs.clone().unwrap_or_else(beside);
-    let machine = Machine::load(&args.machine)?;
+    let machine = Machine::load(&args.machine, args.driver.as_deref())?;
     let machine = create(machine, &root, &programs, args.nodes.into())?;
     if let Some(file) = &args.cdi {
         write_file(file, &cdi_spec(&machine, &root.display().to_string()))?;

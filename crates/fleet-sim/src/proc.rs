@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn text(machine: &str, path: &str) -> String {
-        let machine = Machine::load(machine).unwrap();
+        let machine = Machine::load(machine, None).unwrap();
         proc_files(&machine)
             .into_iter()
             .find_map(|entry| match entry {
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn wsl_and_tegra_have_no_nvidia_directory() {
         for name in ["wsl", "orin"] {
-            let machine = Machine::load(name).unwrap();
+            let machine = Machine::load(name, None).unwrap();
             let found = proc_files(&machine)
                 .iter()
                 .any(|entry| entry.path().contains("driver/nvidia"));

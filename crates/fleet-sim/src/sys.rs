@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     fn found(machine: &str, path: &str) -> Option<String> {
-        sys_files(&Machine::load(machine).unwrap())
+        sys_files(&Machine::load(machine, None).unwrap())
             .into_iter()
             .find_map(|entry| match entry {
                 Entry::File {

@@ -103,6 +103,13 @@ impl Description {
         toml::from_str(text).map_err(|err| err.to_string().trim_end().replace('\n', " "))
     }
 
+    /// With another driver version.
+    #[must_use]
+    pub fn with_driver(mut self, version: &str) -> Self {
+        version.clone_into(&mut self.driver);
+        self
+    }
+
     /// Settles every number.
     ///
     /// # Errors

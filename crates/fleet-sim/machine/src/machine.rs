@@ -166,11 +166,11 @@ impl Machine {
         presets::text(name)
     }
 
-    /// A preset by name, or a description file by path.
+    /// A preset by name, or a description file by path, with another driver version where one is given.
     ///
     /// # Errors
     /// A file that cannot be read or is no description.
-    pub fn load(name: &str) -> Result<Self, MachineError> {
+    pub fn load(name: &str, driver: Option<&str>) -> Result<Self, MachineError> {
         let failed = |why: String| MachineError {
             name: name.to_owned(),
             why,
@@ -180,7 +180,10 @@ impl Machine {
             None => std::fs::read_to_string(name).map_err(|err| failed(format!("{err}; hint: a description file, or a name that `fleet-nvidia-ctl simulate list` prints")))?,
         };
         Description::parse(&text)
-            .and_then(Description::resolve)
+            .and_then(|description| match driver {
+                Some(version) => description.with_driver(version).resolve(),
+                None => description.resolve(),
+            })
             .map_err(failed)
     }
 

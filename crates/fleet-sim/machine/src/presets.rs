@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn every_name_is_a_machine() {
         for (name, _) in NAMED {
-            Machine::load(name).unwrap();
+            Machine::load(name, None).unwrap();
         }
         for model in MODELS.iter().filter(|model| model.pci_id != 0) {
             for suffix in ["x1", "x8", "x16", "x2-mig"] {
@@ -139,7 +139,9 @@ mod tests {
         ] {
             assert!(Machine::preset(bad).is_none(), "{bad}");
         }
-        let err = Machine::load("/no/such/machine").unwrap_err().to_string();
+        let err = Machine::load("/no/such/machine", None)
+            .unwrap_err()
+            .to_string();
         assert!(err.contains("hint: a description file"), "{err}");
     }
 }

@@ -4,5 +4,6 @@
 //! Functions that are not simulated are absent, which NVML's users meet with older drivers, too.
 
 mod abi;
+mod absent;
 mod place;
 mod session;

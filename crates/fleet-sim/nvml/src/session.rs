@@ -17,6 +17,9 @@ pub(crate) mod code {
     pub(crate) const NOT_FOUND: u32 = 6;
     pub(crate) const INSUFFICIENT_SIZE: u32 = 7;
     pub(crate) const DRIVER_NOT_LOADED: u32 = 9;
+    pub(crate) const TIMEOUT: u32 = 10;
+    pub(crate) const IRQ_ISSUE: u32 = 11;
+    pub(crate) const ARGUMENT_VERSION_MISMATCH: u32 = 25;
     pub(crate) const LIBRARY_MISMATCH: u32 = 18;
     pub(crate) const GPU_IS_LOST: u32 = 15;
     pub(crate) const UNKNOWN: u32 = 999;
@@ -141,4 +144,16 @@ pub(crate) fn shutdown() -> u32 {
 pub(crate) fn with<T>(f: impl FnOnce(&Session) -> Result<T, u32>) -> Result<T, u32> {
     let session = SESSION.lock().map_err(|_| code::UNKNOWN)?;
     f(session.as_ref().ok_or(code::UNINITIALIZED)?)
+}
+
+/// The library's version, which a program may ask for when nothing else works.
+pub(crate) fn nvml_version() -> Result<String, u32> {
+    let session = SESSION.lock().map_err(|_| code::UNKNOWN)?;
+    let known = session
+        .as_ref()
+        .map(|session| session.machine.driver_version.clone());
+    let version = known
+        .or_else(|| place::machine().map(|machine| machine.driver_version))
+        .ok_or(code::UNINITIALIZED)?;
+    Ok(format!("12.{version}"))
 }

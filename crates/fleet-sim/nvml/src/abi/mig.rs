@@ -12,7 +12,7 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use super::{Device, export, fill, gpu, of, part, part_handle, put, visible};
-use crate::session::{self, Session, code};
+use crate::session::{self, Part, Session, code};
 
 type Instance = Device;
 
@@ -304,6 +304,11 @@ fn named_info(profile: &Profile, version: c_uint) -> nvmlGpuInstanceProfileInfo_
         memorySizeMB: plain.memorySizeMB,
         name,
     }
+}
+
+/// Memory of a MIG device, in MiB.
+pub(super) fn memory(s: &Session, device: Device, part: &Part) -> Result<u64, u32> {
+    profile_of(s, device, &part.instance).map(|profile| profile.memory_mib)
 }
 
 /// The name's middle: `3g.20gb`, or `1c.3g.20gb` of a part of an instance.

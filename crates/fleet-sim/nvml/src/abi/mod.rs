@@ -1,17 +1,23 @@
 //! The C functions (`nvml.h`). A device handle is its index plus one, so that a null handle is none.
 #![allow(unsafe_code, non_snake_case, missing_docs, unreachable_pub)]
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::ffi::{CStr, c_char, c_uint, c_ulonglong, c_void};
 
-use nvml_wrapper_sys::bindings::{
-    nvmlMemory_st, nvmlMemory_v2_st, nvmlPciInfo_st, nvmlUtilization_st,
-};
-
-use fleet_sim_machine::Gpu;
+use fleet_sim_machine::{Gpu, Model, model};
 
 use crate::session::{self, Part, Session, Visible, code};
 
+mod clocks;
+mod device;
+mod ecc;
+mod events;
+mod fields;
+mod internal;
+mod link;
+mod memory;
 mod mig;
+mod power;
+mod system;
 
 type Device = *mut c_void;
 
@@ -85,8 +91,68 @@ fn part(session: &Session, device: Device) -> Result<Option<&Part>, u32> {
     }
 }
 
+/// Something of a GPU, or of the GPU that a MIG device is a part of.
 fn of<T>(device: Device, f: impl FnOnce(&Gpu) -> T) -> Result<T, u32> {
     session::with(|session| gpu(session, device).map(f))
+}
+
+/// Something that whole GPUs have and MIG devices have not.
+fn whole<T>(device: Device, f: impl FnOnce(&Gpu, &Model) -> Option<T>) -> Result<T, u32> {
+    session::with(|session| {
+        if part(session, device)?.is_some() {
+            return Err(code::NOT_SUPPORTED);
+        }
+        let gpu = gpu(session, device)?;
+        let model = model(&gpu.model).ok_or(code::NOT_SUPPORTED)?;
+        f(gpu, model).ok_or(code::NOT_SUPPORTED)
+    })
+}
+
+/// Answers without a value: the device's fault, or `code`.
+fn refuse(device: Device, code: u32) -> u32 {
+    of(device, |_| ()).err().unwrap_or(code)
+}
+
+/// Stores the same value twice, or two values of one answer.
+fn put_two<A, B>(first: *mut A, second: *mut B, values: Result<(A, B), u32>) -> u32 {
+    match values {
+        Ok((a, b)) => match put(first, Ok(a)) {
+            code::SUCCESS => put(second, Ok(b)),
+            failed => failed,
+        },
+        Err(code) => code,
+    }
+}
+
+/// Stores a list into an array of a size that the caller put into `count`, and how long the list is.
+fn put_array<T: Copy>(out: *mut T, count: *mut c_uint, list: Result<Vec<T>, u32>) -> u32 {
+    let list = match list {
+        Ok(list) => list,
+        Err(code) => return code,
+    };
+    if count.is_null() {
+        return code::INVALID_ARGUMENT;
+    }
+    let length = c_uint::try_from(list.len()).unwrap_or(c_uint::MAX);
+    // SAFETY: not null; NVML's contract: it holds the number of elements that the array has room for.
+    let room = unsafe { count.replace(length) };
+    if out.is_null() || room < length {
+        return if list.is_empty() {
+            code::SUCCESS
+        } else {
+            code::INSUFFICIENT_SIZE
+        };
+    }
+    // SAFETY: the array has room for `room` elements, which are not fewer than the list has.
+    unsafe { std::ptr::copy_nonoverlapping(list.as_ptr(), out, list.len()) };
+    code::SUCCESS
+}
+
+/// The version member that a caller put at the beginning of its struct.
+fn version<T>(out: *const T) -> Option<c_uint> {
+    // SAFETY: the caller of this function has a versioned struct of NVML, which begins with an `unsigned int` that the
+    // program set.
+    (!out.is_null()).then(|| unsafe { out.cast::<c_uint>().read() })
 }
 
 /// A caller's C string.
@@ -126,172 +192,23 @@ macro_rules! export {
 }
 use export;
 
-export! {
-    nvmlInit_v2() { session::init() }
-    nvmlInit() { session::init() }
-    nvmlInitWithFlags(_flags: c_uint) { session::init() }
-    nvmlShutdown() { session::shutdown() }
-    nvmlSystemGetDriverVersion(out: *mut c_char, size: c_uint) { put_text(out, size, session::with(|s| Ok(s.machine.driver_version.clone()))) }
-    nvmlSystemGetNVMLVersion(out: *mut c_char, size: c_uint) { put_text(out, size, session::with(|s| Ok(format!("12.{}", s.machine.driver_version)))) }
-    nvmlSystemGetCudaDriverVersion(out: *mut c_int) { put(out, session::with(|s| Ok(s.machine.cuda_number()))) }
-    nvmlSystemGetCudaDriverVersion_v2(out: *mut c_int) { put(out, session::with(|s| Ok(s.machine.cuda_number()))) }
-    nvmlDeviceGetCount_v2(out: *mut c_uint) { put(out, session::with(|s| c_uint::try_from(s.visible.len()).map_err(|_| code::UNKNOWN))) }
-    nvmlDeviceGetCount(out: *mut c_uint) { nvmlDeviceGetCount_v2(out) }
-    nvmlDeviceGetHandleByIndex_v2(index: c_uint, out: *mut Device) {
-        put(out, session::with(|s| {
-            let index = usize::try_from(index).map_err(|_| code::INVALID_ARGUMENT)?;
-            s.visible.get(index).ok_or(code::INVALID_ARGUMENT)?;
-            visible(s, handle(index)).map(|_| handle(index))
-        }))
+/// Handles of a session's GPUs.
+trait Handles {
+    fn handles(&self) -> Vec<Device>;
+}
+
+impl Handles for Session {
+    fn handles(&self) -> Vec<Device> {
+        (0..self.visible.len()).map(handle).collect()
     }
-    nvmlDeviceGetHandleByIndex(index: c_uint, out: *mut Device) { nvmlDeviceGetHandleByIndex_v2(index, out) }
-    nvmlDeviceGetHandleByUUID(uuid: *const c_char, out: *mut Device) {
-        let wanted = text(uuid);
-        put(out, session::with(|s| find_part(s, &wanted).map_or_else(|| find(s, wanted, |gpu| &gpu.uuid), Ok)))
-    }
-    nvmlDeviceGetHandleByPciBusId_v2(bus: *const c_char, out: *mut Device) {
-        let wanted = text(bus);
-        put(out, session::with(|s| find(s, wanted, |gpu| &gpu.bus_id)))
-    }
-    nvmlDeviceGetHandleBySerial(serial: *const c_char, out: *mut Device) {
-        let wanted = text(serial);
-        put(out, session::with(|s| find(s, wanted, |gpu| &gpu.serial)))
-    }
-    nvmlDeviceGetIndex(device: Device, out: *mut c_uint) {
-        put(out, of(device, |_| c_uint::try_from((device.addr() & 0xffff) - 1).unwrap_or(0)))
-    }
-    nvmlDeviceGetName(device: Device, out: *mut c_char, size: c_uint) {
-        put_text(out, size, either(device, |g, p| format!("{} {}", g.name, mig::part_name(&p.instance, &p.compute)), |g| g.name.clone()))
-     }
-    nvmlDeviceGetUUID(device: Device, out: *mut c_char, size: c_uint) {
-        put_text(out, size, either(device, |_, p| p.compute.uuid.clone(), |g| g.uuid.clone()))
-     }
-    nvmlDeviceGetSerial(device: Device, out: *mut c_char, size: c_uint) {
-        put_text(out, size, of(device, |g| g.serial.clone()).and_then(|serial| if serial.is_empty() { Err(code::NOT_SUPPORTED) } else { Ok(serial) }))
-    }
-    nvmlDeviceGetMinorNumber(device: Device, out: *mut c_uint) { put(out, of(device, |g| g.minor)) }
-    nvmlDeviceGetBrand(device: Device, out: *mut c_uint) { put(out, of(device, |_| 14)) }
-    nvmlDeviceGetPciInfo_v3(device: Device, out: *mut nvmlPciInfo_st) { put(out, of(device, pci)) }
-    nvmlDeviceGetPciInfo_v2(device: Device, out: *mut nvmlPciInfo_st) { put(out, of(device, pci)) }
-    nvmlDeviceGetMemoryInfo(device: Device, out: *mut nvmlMemory_st) {
-        put(out, of(device, |g| nvmlMemory_st { total: mib(g.memory_mib), free: mib(g.memory_mib - g.used_mib.min(g.memory_mib)), used: mib(g.used_mib) }))
-    }
-    nvmlDeviceGetMemoryInfo_v2(device: Device, out: *mut nvmlMemory_v2_st) {
-        if out.is_null() {
-            return code::INVALID_ARGUMENT;
-        }
-        // SAFETY: not null; the caller set the version member of its own struct.
-        let version = unsafe { (*out).version };
-        put(out, of(device, |g| nvmlMemory_v2_st {
-            version, total: mib(g.memory_mib), reserved: 0, free: mib(g.memory_mib - g.used_mib.min(g.memory_mib)), used: mib(g.used_mib),
-        }))
-    }
-    nvmlDeviceGetUtilizationRates(device: Device, out: *mut nvmlUtilization_st) { put(out, of(device, |_| nvmlUtilization_st { gpu: 0, memory: 0 })) }
-    nvmlDeviceGetTemperature(device: Device, _sensor: c_uint, out: *mut c_uint) { put(out, of(device, |g| g.temperature)) }
-    nvmlDeviceGetPowerUsage(device: Device, out: *mut c_uint) { put(out, of(device, |g| g.power_milliwatts)) }
-    nvmlDeviceGetEnforcedPowerLimit(device: Device, out: *mut c_uint) { put(out, of(device, |g| g.power_limit_milliwatts)) }
-    nvmlDeviceGetPowerManagementLimit(device: Device, out: *mut c_uint) { put(out, of(device, |g| g.power_limit_milliwatts)) }
-    nvmlDeviceGetPersistenceMode(device: Device, out: *mut c_uint) { put(out, of(device, |_| 0)) }
-    nvmlDeviceGetComputeMode(device: Device, out: *mut c_uint) { put(out, of(device, |_| 0)) }
-    nvmlDeviceGetDisplayMode(device: Device, out: *mut c_uint) { put(out, of(device, |_| 0)) }
-    nvmlDeviceGetDisplayActive(device: Device, out: *mut c_uint) { put(out, of(device, |_| 0)) }
-    nvmlDeviceGetPerformanceState(device: Device, out: *mut c_uint) { put(out, of(device, |_| 0)) }
-    nvmlDeviceGetCudaComputeCapability(device: Device, major: *mut c_int, minor: *mut c_int) {
-        match put(major, of(device, |g| g.compute_major)) {
-            code::SUCCESS => put(minor, of(device, |g| g.compute_minor)),
-            failed => failed,
-        }
-    }
-    nvmlDeviceGetEccMode(device: Device, current: *mut c_uint, pending: *mut c_uint) {
-        match put(current, of(device, |_| 1)) {
-            code::SUCCESS => put(pending, of(device, |_| 1)),
-            failed => failed,
-        }
-    }
-    nvmlDeviceGetFanSpeed(device: Device, _out: *mut c_uint) { of(device, |_| ()).err().unwrap_or(code::NOT_SUPPORTED) }
-    nvmlDeviceGetComputeRunningProcesses_v3(device: Device, count: *mut c_uint, _infos: *mut c_void) { put(count, of(device, |_| 0)) }
-    nvmlDeviceGetGraphicsRunningProcesses_v3(device: Device, count: *mut c_uint, _infos: *mut c_void) { put(count, of(device, |_| 0)) }
 }
 
 fn mib(n: u64) -> c_ulonglong {
     n.saturating_mul(1024 * 1024)
 }
 
-fn find(
-    session: &Session,
-    wanted: Result<String, u32>,
-    field: impl Fn(&Gpu) -> &String,
-) -> Result<Device, u32> {
-    let wanted = wanted?;
-    session
-        .visible
-        .iter()
-        .position(|visible| field(&visible.gpu).eq_ignore_ascii_case(&wanted))
-        .map(handle)
-        .ok_or(code::NOT_FOUND)
-}
-
-fn find_part(session: &Session, wanted: &Result<String, u32>) -> Option<Device> {
-    let wanted = wanted.as_ref().ok()?;
-    session.visible.iter().enumerate().find_map(|(n, visible)| {
-        let parts = visible.parts.iter();
-        let at = parts
-            .into_iter()
-            .position(|part| part.compute.uuid.eq_ignore_ascii_case(wanted))?;
-        Some(part_handle(handle(n), at))
-    })
-}
-
-/// `0000:17:00.0` as NVML's struct; the long form has an eight-digit domain.
-fn pci(gpu: &Gpu) -> nvmlPciInfo_st {
-    let parts: Vec<u32> = gpu
-        .bus_id
-        .split([':', '.'])
-        .map(|part| u32::from_str_radix(part, 16).unwrap_or(0))
-        .collect();
-    let part = |n: usize| parts.get(n).copied().unwrap_or(0);
-    let mut info = nvmlPciInfo_st {
-        busIdLegacy: [0; 16],
-        domain: part(0),
-        bus: part(1),
-        device: part(2),
-        pciDeviceId: 0x2330_10de,
-        pciSubSystemId: 0x16c1_10de,
-        busId: [0; 32],
-    };
-    let long = format!(
-        "{:08X}:{:02X}:{:02X}.{:X}",
-        part(0),
-        part(1),
-        part(2),
-        part(3)
-    );
-    fill(&mut info.busId, &long);
-    fill(&mut info.busIdLegacy, &long[4..]);
-    info
-}
-
 fn fill(out: &mut [c_char], text: &str) {
     for (to, from) in out.iter_mut().zip(text.bytes()) {
         *to = c_char::from_ne_bytes([from]);
     }
-}
-
-/// The words of a return code.
-#[unsafe(no_mangle)]
-pub extern "C" fn nvmlErrorString(result: u32) -> *const c_char {
-    let text = match result {
-        code::SUCCESS => c"Success",
-        code::UNINITIALIZED => c"Uninitialized",
-        code::INVALID_ARGUMENT => c"Invalid Argument",
-        code::NOT_SUPPORTED => c"Not Supported",
-        code::NO_PERMISSION => c"Insufficient Permissions",
-        code::NOT_FOUND => c"Not Found",
-        code::INSUFFICIENT_SIZE => c"Insufficient Size",
-        code::DRIVER_NOT_LOADED => c"Driver Not Loaded",
-        code::GPU_IS_LOST => c"GPU is lost",
-        code::LIBRARY_MISMATCH => c"Driver/library version mismatch",
-        _ => c"Unknown Error",
-    };
-    text.as_ptr()
 }
