@@ -7,7 +7,7 @@ use nvml_wrapper_sys::bindings::{
     nvmlEccErrorCounts_st, nvmlEccSramErrorStatus_v1_t, nvmlRowRemapperHistogramValues_st,
 };
 
-use super::{Device, export, put, put_two, version, whole};
+use super::{Device, either, export, put, put_two, version, whole};
 use crate::session::code;
 
 /// Banks of the memory, none of which has a row remapped.
@@ -26,7 +26,11 @@ export! {
     }
     nvmlDeviceGetMemoryErrorCounter(device: Device, _kind: c_uint, _counter: c_uint, place: c_uint, out: *mut c_ulonglong) {
         // Device memory and SRAM; the other places are those of older boards.
-        put(out, whole(device, |_, m| (m.ecc && matches!(place, 2 | 7)).then_some(0)))
+        // A MIG device counts those of its own SRAM.
+        match whole(device, |_, m| (m.ecc && matches!(place, 2 | 7)).then_some(0)) {
+            Err(code::NOT_SUPPORTED) if place == 7 => put(out, either(device, |_, _| Ok(0), |_| Err(code::NOT_SUPPORTED)).and_then(|count| count)),
+            answer => put(out, answer),
+        }
     }
     nvmlDeviceGetSramEccErrorStatus(device: Device, out: *mut nvmlEccSramErrorStatus_v1_t) {
         let Some(version) = version(out) else {

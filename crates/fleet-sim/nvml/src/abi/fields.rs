@@ -12,9 +12,6 @@ use crate::session::{self, code};
 const UNSIGNED: c_uint = 1;
 const LONG: c_uint = 3;
 
-/// MB/s of a link, by version.
-const LINK_SPEED: [c_ulonglong; 4] = [25_781, 26_562, 26_562, 53_125];
-
 export! {
     nvmlDeviceGetFieldValues(device: Device, count: c_int, values: *mut nvmlFieldValue_st) {
         let fault = refuse(device, code::SUCCESS);
@@ -45,6 +42,15 @@ fn answer(device: Device, field: &mut nvmlFieldValue_st) {
     }
 }
 
+/// MB/s of a link and direction, by generation.
+fn speed(generation: c_uint) -> c_ulonglong {
+    match generation {
+        ..=3 => 25_000,
+        4 => 26_562,
+        _ => 53_125,
+    }
+}
+
 fn value(device: Device, field: c_uint, scope: c_uint) -> Result<(c_uint, c_ulonglong), u32> {
     match field {
         nvml::field_id::NVML_FI_DEV_NVLINK_LINK_COUNT
@@ -53,11 +59,22 @@ fn value(device: Device, field: c_uint, scope: c_uint) -> Result<(c_uint, c_ulon
             if field == nvml::field_id::NVML_FI_DEV_NVLINK_LINK_COUNT {
                 return Ok((UNSIGNED, count.into()));
             }
-            let version = usize::try_from(version).unwrap_or(0);
-            let speed = LINK_SPEED
-                .get(version.saturating_sub(1))
-                .or(LINK_SPEED.last());
-            Ok((UNSIGNED, speed.copied().unwrap_or(0)))
+            Ok((UNSIGNED, speed(version)))
+        }
+        nvml::field_id::NVML_FI_DEV_NVLINK_GET_SPEED
+            ..=nvml::field_id::NVML_FI_DEV_NVLINK_GET_VERSION => {
+            let (count, version) = session::with(|s| link::links(s, device))?;
+            if scope >= count {
+                return Err(code::INVALID_ARGUMENT);
+            }
+            Ok((
+                UNSIGNED,
+                match field {
+                    nvml::field_id::NVML_FI_DEV_NVLINK_GET_SPEED => speed(version),
+                    nvml::field_id::NVML_FI_DEV_NVLINK_GET_STATE => 1,
+                    _ => version.into(),
+                },
+            ))
         }
         // Power of the module and of memory alone is not told.
         nvml::field_id::NVML_FI_DEV_POWER_AVERAGE

@@ -32,7 +32,16 @@ fn lane_speed(generation: c_uint) -> c_uint {
     }
 }
 
-/// Links that are up: with switches all of them; without, those between GPUs that have company.
+/// Generation of the links: Ampere has the third, Hopper the fourth, Blackwell the fifth.
+fn generation(model: &Model) -> c_uint {
+    match model.architecture {
+        ..HOPPER => 3,
+        HOPPER => 4,
+        _ => 5,
+    }
+}
+
+/// Number of links that are up, and their generation: with switches all of them; without, those between GPUs that have company.
 pub(super) fn links(s: &Session, device: Device) -> Result<(c_uint, c_uint), u32> {
     if part(s, device)?.is_some() {
         return Err(code::NOT_SUPPORTED);
@@ -42,7 +51,7 @@ pub(super) fn links(s: &Session, device: Device) -> Result<(c_uint, c_uint), u32
     if model.nvlinks == 0 || !company {
         return Err(code::NOT_SUPPORTED);
     }
-    Ok((model.nvlinks, model.architecture.saturating_sub(5)))
+    Ok((model.nvlinks, generation(model)))
 }
 
 fn link(s: &Session, device: Device, link: c_uint) -> Result<c_uint, u32> {
@@ -124,7 +133,7 @@ export! {
     nvmlDeviceGetPcieThroughput(device: Device, _counter: c_uint, out: *mut c_uint) { put(out, whole(device, |_, m| pcie(m).then_some(0))) }
     nvmlDeviceGetPcieReplayCounter(device: Device, out: *mut c_uint) { put(out, whole(device, |_, m| pcie(m).then_some(0))) }
     nvmlDeviceGetNvLinkState(device: Device, number: c_uint, out: *mut c_uint) { put(out, session::with(|s| link(s, device, number).map(|_| 1))) }
-    nvmlDeviceGetNvLinkVersion(device: Device, number: c_uint, out: *mut c_uint) { put(out, session::with(|s| link(s, device, number).map(|version| version + 1))) }
+    nvmlDeviceGetNvLinkVersion(device: Device, number: c_uint, out: *mut c_uint) { put(out, session::with(|s| link(s, device, number))) }
     nvmlDeviceGetNvLinkCapability(device: Device, number: c_uint, capability: c_uint, out: *mut c_uint) {
         // P2P, system memory, their atomics; not SLI.
         put(out, session::with(|s| link(s, device, number).map(|_| c_uint::from(capability <= 3))))

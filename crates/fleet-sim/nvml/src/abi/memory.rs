@@ -42,12 +42,13 @@ export! {
     }
     nvmlDeviceGetBAR1MemoryInfo(device: Device, out: *mut nvmlBAR1Memory_st) {
         put(out, session::with(|s| {
-            part(s, device)?;
-            Ok(())
-        }).and_then(|()| super::of(device, |g| {
-            let total = mib(fleet_sim_machine::model(&g.model).map_or(0, |m| m.bar1_mib));
-            nvmlBAR1Memory_st { bar1Total: total, bar1Free: total.saturating_sub(mib(1)), bar1Used: mib(1).min(total) }
-        })))
+            let bar1 = fleet_sim_machine::model(&gpu(s, device)?.model).map_or(0, |m| m.bar1_mib);
+            let total = mib(match part(s, device)? {
+                Some(part) => bar1 / 8 * u64::from(mig::size(s, device, part)?),
+                None => bar1,
+            });
+            Ok(nvmlBAR1Memory_st { bar1Total: total, bar1Free: total.saturating_sub(mib(1)), bar1Used: mib(1).min(total) })
+        }))
     }
     nvmlDeviceGetMemoryBusWidth(device: Device, out: *mut c_uint) { put(out, whole(device, |_, m| Some(m.bus_width))) }
     nvmlDeviceGetUtilizationRates(device: Device, out: *mut nvmlUtilization_st) {

@@ -2,20 +2,24 @@
 //! above it.
 #![allow(unsafe_code, non_snake_case, missing_docs, unreachable_pub)]
 
-use std::ffi::{c_char, c_int, c_uint};
+use std::ffi::{c_char, c_uint};
 
 use fleet_sim_machine::{ComputeInstance, Family, GpuInstance, Profile, compute_profile, model};
 use nvml_wrapper_sys::bindings::{
     nvmlComputeInstanceInfo_st, nvmlComputeInstancePlacement_st, nvmlComputeInstanceProfileInfo_st,
+    nvmlComputeInstanceProfileInfo_v2_st, nvmlComputeInstanceProfileInfo_v3_st,
     nvmlDeviceAttributes_st, nvmlGpuInstanceInfo_st, nvmlGpuInstancePlacement_st,
     nvmlGpuInstanceProfileInfo_st, nvmlGpuInstanceProfileInfo_v2_st,
+    nvmlGpuInstanceProfileInfo_v3_st,
 };
 
-use super::{Device, export, fill, gpu, of, part, part_handle, put, visible};
+use super::{Device, export, fill, gpu, of, part, part_handle, put, version, visible};
 use crate::session::{self, Part, Session, code};
 
 type Instance = Device;
 
+/// Where in a version the number of the struct begins; below is its size (`NVML_STRUCT_VERSION`).
+const VERSION_SHIFT: u32 = 24;
 /// Most MIG devices of a GPU.
 const MOST: u32 = 7;
 /// Where in a handle the number of a GPU instance begins, plus one; above it a compute instance's.
@@ -196,21 +200,24 @@ export! {
         put(out, session::with(|s| profile(s, device, index).map(profile_info)))
     }
     nvmlDeviceGetGpuInstanceProfileInfoV(device: Device, index: c_uint, out: *mut nvmlGpuInstanceProfileInfo_v2_st) {
-        if out.is_null() {
+        let Some(version) = version(out) else {
             return code::INVALID_ARGUMENT;
+        };
+        let found = session::with(|s| profile(s, device, index));
+        match version >> VERSION_SHIFT {
+            2 => put(out, found.map(|profile| profile_info_v2(profile, version))),
+            3 => put(out.cast(), found.map(|profile| profile_info_v3(profile, version))),
+            _ => code::ARGUMENT_VERSION_MISMATCH,
         }
-        // SAFETY: not null; the caller set the version member of its own struct.
-        let version = unsafe { (*out).version };
-        put(out, session::with(|s| profile(s, device, index).map(|profile| named_info(profile, version))))
     }
     nvmlDeviceGetGpuInstanceRemainingCapacity(device: Device, id: c_uint, out: *mut c_uint) {
         put(out, session::with(|s| {
             let profile = profile_by_id(s, device, id)?;
-            let used: u32 = gpu(s, device)?.mig.iter().flatten()
-                .filter_map(|gi| profile_of(s, device, gi).ok())
-                .map(|profile| profile.size)
-                .sum();
-            Ok((8_u32.saturating_sub(used) / profile.size).min(profile.most))
+            let taken: Vec<(u32, u32)> = gpu(s, device)?.mig.iter().flatten()
+                .filter_map(|gi| Some((gi.start, profile_of(s, device, gi).ok()?.size)))
+                .collect();
+            let free = |start: &u32| taken.iter().all(|(at, size)| start + profile.size <= *at || at + size <= *start);
+            c_uint::try_from(profile.starts().iter().filter(|start| free(start)).count()).map_err(|_| code::UNKNOWN)
         }))
     }
     nvmlDeviceGetGpuInstancePossiblePlacements_v2(device: Device, id: c_uint, out: *mut nvmlGpuInstancePlacement_st, count: *mut c_uint) {
@@ -232,20 +239,34 @@ export! {
         }))
     }
     nvmlGpuInstanceGetComputeInstanceProfileInfo(instance: Instance, index: c_uint, _engine: c_uint, out: *mut nvmlComputeInstanceProfileInfo_st) {
+        put(out, session::with(|s| compute_info(s, instance, index)))
+    }
+    nvmlGpuInstanceGetComputeInstanceProfileInfoV(instance: Instance, index: c_uint, _engine: c_uint, out: *mut nvmlComputeInstanceProfileInfo_v3_st) {
+        let Some(version) = version(out) else {
+            return code::INVALID_ARGUMENT;
+        };
+        let found = session::with(|s| {
+            let name = gpu_instance(s, instance)?.profile.clone();
+            compute_info(s, instance, index).map(|info| compute_info_v3(&info, version, &name))
+        });
+        match version >> VERSION_SHIFT {
+            2 => put(out.cast(), found.map(compute_info_v2)),
+            3 => put(out, found),
+            _ => code::ARGUMENT_VERSION_MISMATCH,
+        }
+    }
+    nvmlGpuInstanceGetComputeInstanceRemainingCapacity(instance: Instance, id: c_uint, out: *mut c_uint) {
         put(out, session::with(|s| {
             let whole = profile_of(s, instance, gpu_instance(s, instance)?)?;
-            let slices = (1..=whole.slices).find(|slices| compute_profile(*slices) == index && !matches!(slices, 5 | 6)).ok_or(code::NOT_SUPPORTED)?;
-            Ok(nvmlComputeInstanceProfileInfo_st {
-                id: index,
-                sliceCount: slices,
-                instanceCount: whole.slices / slices,
-                multiprocessorCount: whole.multiprocessors / whole.slices * slices,
-                sharedCopyEngineCount: whole.copy_engines,
-                sharedDecoderCount: whole.decoders,
-                sharedEncoderCount: 0,
-                sharedJpegCount: whole.others,
-                sharedOfaCount: whole.others.min(1),
-            })
+            let used: u32 = gpu_instance(s, instance)?.compute.iter().map(|ci| ci.slices).sum();
+            compute_info(s, instance, id).map(|info| whole.slices.saturating_sub(used) / info.sliceCount)
+        }))
+    }
+    nvmlGpuInstanceGetComputeInstancePossiblePlacements(instance: Instance, id: c_uint, out: *mut nvmlComputeInstancePlacement_st, count: *mut c_uint) {
+        put_list(out, count, session::with(|s| {
+            let info = compute_info(s, instance, id)?;
+            let starts = (0..info.instanceCount).map(|n| n * info.sliceCount);
+            Ok(starts.map(|start| nvmlComputeInstancePlacement_st { start, size: info.sliceCount }).collect())
         }))
     }
     nvmlComputeInstanceGetInfo_v2(instance: Instance, out: *mut nvmlComputeInstanceInfo_st) {
@@ -283,12 +304,8 @@ fn profile_info(profile: &Profile) -> nvmlGpuInstanceProfileInfo_st {
     }
 }
 
-/// The second version, and the third: the same members less `isP2pSupported`, with another at the end that fits into the
-/// name's room of the second.
-fn named_info(profile: &Profile, version: c_uint) -> nvmlGpuInstanceProfileInfo_v2_st {
+fn profile_info_v2(profile: &Profile, version: c_uint) -> nvmlGpuInstanceProfileInfo_v2_st {
     let plain = profile_info(profile);
-    let mut name = [0 as c_char; 96];
-    fill(&mut name, &format!("MIG {}", profile.name));
     nvmlGpuInstanceProfileInfo_v2_st {
         version,
         id: plain.id,
@@ -302,7 +319,93 @@ fn named_info(profile: &Profile, version: c_uint) -> nvmlGpuInstanceProfileInfo_
         jpegCount: plain.jpegCount,
         ofaCount: plain.ofaCount,
         memorySizeMB: plain.memorySizeMB,
-        name,
+        name: long_name(&format!("MIG {}", profile.name)),
+    }
+}
+
+fn profile_info_v3(profile: &Profile, version: c_uint) -> nvmlGpuInstanceProfileInfo_v3_st {
+    let plain = profile_info(profile);
+    nvmlGpuInstanceProfileInfo_v3_st {
+        version,
+        id: plain.id,
+        sliceCount: plain.sliceCount,
+        instanceCount: plain.instanceCount,
+        multiprocessorCount: plain.multiprocessorCount,
+        copyEngineCount: plain.copyEngineCount,
+        decoderCount: plain.decoderCount,
+        encoderCount: plain.encoderCount,
+        jpegCount: plain.jpegCount,
+        ofaCount: plain.ofaCount,
+        memorySizeMB: plain.memorySizeMB,
+        name: long_name(&format!("MIG {}", profile.name)),
+        capabilities: 0,
+    }
+}
+
+fn long_name(text: &str) -> [c_char; 96] {
+    let mut name = [0; 96];
+    fill(&mut name, text);
+    name
+}
+
+/// What a compute instance profile gives in a GPU instance.
+fn compute_info(
+    s: &Session,
+    instance: Instance,
+    index: c_uint,
+) -> Result<nvmlComputeInstanceProfileInfo_st, u32> {
+    let whole = profile_of(s, instance, gpu_instance(s, instance)?)?;
+    let fits = |slices: &u32| compute_profile(*slices) == index && !matches!(slices, 5 | 6);
+    let slices = (1..=whole.slices).find(fits).ok_or(code::NOT_SUPPORTED)?;
+    Ok(nvmlComputeInstanceProfileInfo_st {
+        id: index,
+        sliceCount: slices,
+        instanceCount: whole.slices / slices,
+        multiprocessorCount: whole.multiprocessors / whole.slices * slices,
+        sharedCopyEngineCount: whole.copy_engines,
+        sharedDecoderCount: whole.decoders,
+        sharedEncoderCount: 0,
+        sharedJpegCount: whole.others,
+        sharedOfaCount: whole.others.min(1),
+    })
+}
+
+fn compute_info_v3(
+    info: &nvmlComputeInstanceProfileInfo_st,
+    version: c_uint,
+    instance: &str,
+) -> nvmlComputeInstanceProfileInfo_v3_st {
+    nvmlComputeInstanceProfileInfo_v3_st {
+        version,
+        id: info.id,
+        sliceCount: info.sliceCount,
+        instanceCount: info.instanceCount,
+        multiprocessorCount: info.multiprocessorCount,
+        sharedCopyEngineCount: info.sharedCopyEngineCount,
+        sharedDecoderCount: info.sharedDecoderCount,
+        sharedEncoderCount: info.sharedEncoderCount,
+        sharedJpegCount: info.sharedJpegCount,
+        sharedOfaCount: info.sharedOfaCount,
+        name: long_name(&part_text(instance, info.sliceCount)),
+        capabilities: 0,
+    }
+}
+
+fn compute_info_v2(
+    info: nvmlComputeInstanceProfileInfo_v3_st,
+) -> nvmlComputeInstanceProfileInfo_v2_st {
+    nvmlComputeInstanceProfileInfo_v2_st {
+        version: info.version,
+        id: info.id,
+        sliceCount: info.sliceCount,
+        instanceCount: info.instanceCount,
+        multiprocessorCount: info.multiprocessorCount,
+        sharedCopyEngineCount: info.sharedCopyEngineCount,
+        sharedDecoderCount: info.sharedDecoderCount,
+        sharedEncoderCount: info.sharedEncoderCount,
+        sharedJpegCount: info.sharedJpegCount,
+        sharedOfaCount: info.sharedOfaCount,
+        name: info.name,
     }
 }
 
@@ -311,16 +414,22 @@ pub(super) fn memory(s: &Session, device: Device, part: &Part) -> Result<u64, u3
     profile_of(s, device, &part.instance).map(|profile| profile.memory_mib)
 }
 
-/// The name's middle: `3g.20gb`, or `1c.3g.20gb` of a part of an instance.
+/// Memory slices of a MIG device, of eight.
+pub(super) fn size(s: &Session, device: Device, part: &Part) -> Result<u32, u32> {
+    profile_of(s, device, &part.instance).map(|profile| profile.size)
+}
+
+/// The name of a MIG device behind its GPU's.
 pub(crate) fn part_name(instance: &GpuInstance, compute: &ComputeInstance) -> String {
-    let slices = instance
-        .profile
-        .split('g')
-        .next()
-        .and_then(|n| n.parse::<c_int>().ok());
-    if slices == c_int::try_from(compute.slices).ok() {
-        format!("MIG {}", instance.profile)
+    part_text(&instance.profile, compute.slices)
+}
+
+/// `MIG 3g.20gb`, or `MIG 1c.3g.20gb` of a part of an instance.
+fn part_text(profile: &str, slices: u32) -> String {
+    let all = profile.split('g').next().and_then(|n| n.parse().ok());
+    if all == Some(slices) {
+        format!("MIG {profile}")
     } else {
-        format!("MIG {}c.{}", compute.slices, instance.profile)
+        format!("MIG {slices}c.{profile}")
     }
 }
