@@ -47,18 +47,27 @@ fn exit_code(err: &NvmlError) -> u8 {
 }
 
 fn answer(nvml: &Nvml, args: &[String], out: &mut String) -> u8 {
-    let devices: Vec<Device<'_>> = (0..nvml.device_count().unwrap_or(0))
-        .filter_map(|n| nvml.device_by_index(n).ok())
+    let found: Vec<Result<Device<'_>, NvmlError>> = (0..nvml.device_count().unwrap_or(0))
+        .map(|n| nvml.device_by_index(n))
         .collect();
-    if devices.is_empty() {
+    if found.is_empty() {
         out.push_str("No devices were found\n");
         return 6;
+    }
+    if matches!(args, [word] if word == "-L" || word == "--list-gpus") {
+        return list(found, out);
+    }
+    let mut devices = Vec::new();
+    for (n, device) in found.into_iter().enumerate() {
+        match device {
+            Ok(device) => devices.push(device),
+            Err(err) => return unreachable_gpu(n, &err, out),
+        }
     }
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let query = args.iter().find_map(|arg| arg.strip_prefix("--query-gpu="));
     let result = match (words.as_slice(), query) {
         ([], _) => table(nvml, &devices, out),
-        (["-L" | "--list-gpus"], _) => list(&devices, out),
         (_, Some(fields)) => {
             let format = args
                 .iter()
@@ -80,16 +89,48 @@ fn answer(nvml: &Nvml, args: &[String], out: &mut String) -> u8 {
     }
 }
 
-fn list(devices: &[Device<'_>], out: &mut String) -> Result<(), NvmlError> {
-    for device in devices {
-        out.push_str(&format!(
-            "GPU {}: {} (UUID: {})\n",
-            device.index()?,
-            device.name()?,
-            device.uuid()?
-        ));
+/// What the real program says of a GPU without a handle; its exit code is NVML's.
+fn unreachable_gpu(index: usize, err: &NvmlError, out: &mut String) -> u8 {
+    let lost = matches!(err, NvmlError::GpuLost);
+    let remedy = if lost {
+        "GPU is lost.  Reboot the system to recover this GPU".to_owned()
+    } else {
+        err.to_string()
+    };
+    out.push_str(&format!(
+        "Unable to determine the device handle for gpu {index}: {remedy}\n"
+    ));
+    if lost { 15 } else { 255 }
+}
+
+/// Every GPU, with its MIG devices; one that is lost does not hide the rest.
+fn list(found: Vec<Result<Device<'_>, NvmlError>>, out: &mut String) -> u8 {
+    let mut code = 0;
+    for (n, device) in found.into_iter().enumerate() {
+        let told = device.and_then(|device| {
+            let line = format!("GPU {n}: {} (UUID: {})\n", device.name()?, device.uuid()?);
+            Ok(line + &parts(&device)?)
+        });
+        match told {
+            Ok(text) => out.push_str(&text),
+            Err(err) => code = unreachable_gpu(n, &err, out),
+        }
     }
-    Ok(())
+    code
+}
+
+fn parts(device: &Device<'_>) -> Result<String, NvmlError> {
+    let mut out = String::new();
+    let whole = device.name()?;
+    for n in 0..device.mig_device_count().unwrap_or(0) {
+        let Ok(part) = device.mig_device_by_index(n) else {
+            break;
+        };
+        let (name, uuid) = (part.name()?, part.uuid()?);
+        let name = name.strip_prefix(&whole).unwrap_or(&name).trim();
+        out.push_str(&format!("  {name:<15} Device {n:>2}: (UUID: {uuid})\n"));
+    }
+    Ok(out)
 }
 
 fn mib(bytes: u64) -> u64 {

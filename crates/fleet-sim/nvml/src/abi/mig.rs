@@ -2,18 +2,19 @@
 //! above it.
 #![allow(unsafe_code, non_snake_case, missing_docs, unreachable_pub)]
 
-use std::ffi::{c_char, c_uint};
+use std::ffi::c_uint;
 
 use fleet_sim_machine::{ComputeInstance, Family, GpuInstance, Profile, compute_profile, model};
 use nvml_wrapper_sys::bindings::{
     nvmlComputeInstanceInfo_st, nvmlComputeInstancePlacement_st, nvmlComputeInstanceProfileInfo_st,
-    nvmlComputeInstanceProfileInfo_v2_st, nvmlComputeInstanceProfileInfo_v3_st,
-    nvmlDeviceAttributes_st, nvmlGpuInstanceInfo_st, nvmlGpuInstancePlacement_st,
-    nvmlGpuInstanceProfileInfo_st, nvmlGpuInstanceProfileInfo_v2_st,
-    nvmlGpuInstanceProfileInfo_v3_st,
+    nvmlComputeInstanceProfileInfo_v3_st, nvmlDeviceAttributes_st, nvmlGpuInstanceInfo_st,
+    nvmlGpuInstancePlacement_st, nvmlGpuInstanceProfileInfo_st, nvmlGpuInstanceProfileInfo_v2_st,
 };
 
-use super::{Device, export, fill, gpu, of, part, part_handle, put, version, visible};
+use super::profiles::{
+    compute_info_v2, compute_info_v3, part_text, profile_info, profile_info_v2, profile_info_v3,
+};
+use super::{Device, export, gpu, of, part, part_handle, put, version, visible};
 use crate::session::{self, Part, Session, code};
 
 type Instance = Device;
@@ -288,64 +289,19 @@ export! {
     }
 }
 
-fn profile_info(profile: &Profile) -> nvmlGpuInstanceProfileInfo_st {
-    nvmlGpuInstanceProfileInfo_st {
-        id: profile.id,
-        isP2pSupported: 0,
-        sliceCount: profile.slices,
-        instanceCount: profile.most,
-        multiprocessorCount: profile.multiprocessors,
-        copyEngineCount: profile.copy_engines,
-        decoderCount: profile.decoders,
-        encoderCount: 0,
-        jpegCount: profile.others,
-        ofaCount: profile.others.min(1),
-        memorySizeMB: profile.memory_mib,
-    }
+/// Memory of a MIG device, in MiB.
+pub(super) fn memory(s: &Session, device: Device, part: &Part) -> Result<u64, u32> {
+    profile_of(s, device, &part.instance).map(|profile| profile.memory_mib)
 }
 
-fn profile_info_v2(profile: &Profile, version: c_uint) -> nvmlGpuInstanceProfileInfo_v2_st {
-    let plain = profile_info(profile);
-    nvmlGpuInstanceProfileInfo_v2_st {
-        version,
-        id: plain.id,
-        isP2pSupported: plain.isP2pSupported,
-        sliceCount: plain.sliceCount,
-        instanceCount: plain.instanceCount,
-        multiprocessorCount: plain.multiprocessorCount,
-        copyEngineCount: plain.copyEngineCount,
-        decoderCount: plain.decoderCount,
-        encoderCount: plain.encoderCount,
-        jpegCount: plain.jpegCount,
-        ofaCount: plain.ofaCount,
-        memorySizeMB: plain.memorySizeMB,
-        name: long_name(&format!("MIG {}", profile.name)),
-    }
+/// Memory slices of a MIG device, of eight.
+pub(super) fn size(s: &Session, device: Device, part: &Part) -> Result<u32, u32> {
+    profile_of(s, device, &part.instance).map(|profile| profile.size)
 }
 
-fn profile_info_v3(profile: &Profile, version: c_uint) -> nvmlGpuInstanceProfileInfo_v3_st {
-    let plain = profile_info(profile);
-    nvmlGpuInstanceProfileInfo_v3_st {
-        version,
-        id: plain.id,
-        sliceCount: plain.sliceCount,
-        instanceCount: plain.instanceCount,
-        multiprocessorCount: plain.multiprocessorCount,
-        copyEngineCount: plain.copyEngineCount,
-        decoderCount: plain.decoderCount,
-        encoderCount: plain.encoderCount,
-        jpegCount: plain.jpegCount,
-        ofaCount: plain.ofaCount,
-        memorySizeMB: plain.memorySizeMB,
-        name: long_name(&format!("MIG {}", profile.name)),
-        capabilities: 0,
-    }
-}
-
-fn long_name(text: &str) -> [c_char; 96] {
-    let mut name = [0; 96];
-    fill(&mut name, text);
-    name
+/// The name of a MIG device behind its GPU's.
+pub(crate) fn part_name(instance: &GpuInstance, compute: &ComputeInstance) -> String {
+    part_text(&instance.profile, compute.slices)
 }
 
 /// What a compute instance profile gives in a GPU instance.
@@ -368,68 +324,4 @@ fn compute_info(
         sharedJpegCount: whole.others,
         sharedOfaCount: whole.others.min(1),
     })
-}
-
-fn compute_info_v3(
-    info: &nvmlComputeInstanceProfileInfo_st,
-    version: c_uint,
-    instance: &str,
-) -> nvmlComputeInstanceProfileInfo_v3_st {
-    nvmlComputeInstanceProfileInfo_v3_st {
-        version,
-        id: info.id,
-        sliceCount: info.sliceCount,
-        instanceCount: info.instanceCount,
-        multiprocessorCount: info.multiprocessorCount,
-        sharedCopyEngineCount: info.sharedCopyEngineCount,
-        sharedDecoderCount: info.sharedDecoderCount,
-        sharedEncoderCount: info.sharedEncoderCount,
-        sharedJpegCount: info.sharedJpegCount,
-        sharedOfaCount: info.sharedOfaCount,
-        name: long_name(&part_text(instance, info.sliceCount)),
-        capabilities: 0,
-    }
-}
-
-fn compute_info_v2(
-    info: nvmlComputeInstanceProfileInfo_v3_st,
-) -> nvmlComputeInstanceProfileInfo_v2_st {
-    nvmlComputeInstanceProfileInfo_v2_st {
-        version: info.version,
-        id: info.id,
-        sliceCount: info.sliceCount,
-        instanceCount: info.instanceCount,
-        multiprocessorCount: info.multiprocessorCount,
-        sharedCopyEngineCount: info.sharedCopyEngineCount,
-        sharedDecoderCount: info.sharedDecoderCount,
-        sharedEncoderCount: info.sharedEncoderCount,
-        sharedJpegCount: info.sharedJpegCount,
-        sharedOfaCount: info.sharedOfaCount,
-        name: info.name,
-    }
-}
-
-/// Memory of a MIG device, in MiB.
-pub(super) fn memory(s: &Session, device: Device, part: &Part) -> Result<u64, u32> {
-    profile_of(s, device, &part.instance).map(|profile| profile.memory_mib)
-}
-
-/// Memory slices of a MIG device, of eight.
-pub(super) fn size(s: &Session, device: Device, part: &Part) -> Result<u32, u32> {
-    profile_of(s, device, &part.instance).map(|profile| profile.size)
-}
-
-/// The name of a MIG device behind its GPU's.
-pub(crate) fn part_name(instance: &GpuInstance, compute: &ComputeInstance) -> String {
-    part_text(&instance.profile, compute.slices)
-}
-
-/// `MIG 3g.20gb`, or `MIG 1c.3g.20gb` of a part of an instance.
-fn part_text(profile: &str, slices: u32) -> String {
-    let all = profile.split('g').next().and_then(|n| n.parse().ok());
-    if all == Some(slices) {
-        format!("MIG {profile}")
-    } else {
-        format!("MIG {slices}c.{profile}")
-    }
 }

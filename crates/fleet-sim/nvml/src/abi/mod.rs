@@ -17,6 +17,7 @@ mod link;
 mod memory;
 mod mig;
 mod power;
+mod profiles;
 mod system;
 
 type Device = *mut c_void;
