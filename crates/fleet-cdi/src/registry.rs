@@ -78,6 +78,20 @@ impl Registry {
         registry
     }
 
+    /// The same specs, but those of the kind of `loaded` give way to it.
+    #[must_use]
+    pub fn replacing(&self, loaded: LoadedSpec) -> Self {
+        let others = self.specs.iter();
+        let others = others.filter(|other| other.spec.kind != loaded.spec.kind);
+        let mut registry = Self {
+            dirs: self.dirs.clone(),
+            specs: others.cloned().chain([loaded.clone()]).collect(),
+            ..Self::default()
+        };
+        registry.index();
+        registry
+    }
+
     /// The Go library's rule, its quirk included: once two files of one directory conflict over a name, no directory's
     /// definition of it is used.
     fn index(&mut self) {

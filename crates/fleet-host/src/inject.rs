@@ -4,19 +4,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fleet_cdi::{QualifiedName, Registry, SourcedEdits, Unresolvable};
+use fleet_cdi::{QualifiedName, Registry, Spec, Unresolvable};
 use fleet_inject::{
-    Applied, ApplyError, Asked, Change, Explanation, HookPolicy, HostProbe, Plan, PlanError,
-    Policy, Properties, Refusal, Request, RequestError, RequirementError, Requirements, Source,
-    concerns,
+    Applied, ApplyError, Change, Explanation, HookPolicy, HostProbe, Plan, PlanError, Refusal,
+    Request, RequestError, RequirementError, Requirements, Source, concerns,
 };
 use serde_json::Value;
 
 use crate::config::{ConfigError, load_policy, spec_dirs};
-use crate::driver::library_version;
 use crate::env::Env;
-use crate::inherent;
-use crate::none;
+use crate::heal::Job;
 use crate::root::HostRoot;
 
 /// The host's files, and nothing else of it.
@@ -35,6 +32,15 @@ pub trait Host: HostProbe {
     /// # Errors
     /// It is missing or cannot be read.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// A CDI spec of this kind, made from what the host has now; `None` where this cannot be done.
+    ///
+    /// # Errors
+    /// It can be done, but the host lacks something.
+    fn rebuild(&self, kind: &str) -> Result<Option<Spec>, String> {
+        let _ = kind;
+        Ok(None)
+    }
 }
 
 /// Why a container does not get its devices. Each message is one line and holds its cause.
@@ -59,6 +65,27 @@ pub enum InjectError {
         name: String,
         /// Who asked.
         origin: Source,
+        /// What the host lacks.
+        why: String,
+    },
+    /// A CDI spec of another driver.
+    #[error(
+        "CDI spec {} is of driver {version}, but {loaded} is loaded; hint: make it anew: nvidia-ctk cdi generate --output={}",
+        .file.display(), .file.display()
+    )]
+    Stale {
+        /// The spec.
+        file: PathBuf,
+        /// Driver of its libraries.
+        version: String,
+        /// Driver of the running kernel.
+        loaded: String,
+    },
+    /// A spec that is not true, and the host does not help either.
+    #[error("devices cannot be made from the host ({why}), and {first}")]
+    Unhealed {
+        /// What is wrong with the spec.
+        first: Box<InjectError>,
         /// What the host lacks.
         why: String,
     },
@@ -142,39 +169,27 @@ pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, Inj
     }
     let (file, _) = load_policy(env, host)?;
     let mut outcome = Request::from_spec(spec, &file.policy)?;
-    let resolved = match outcome.request.is_empty() {
-        true => Vec::new(),
-        false => {
-            let registry = host.registry(&spec_dirs(&file.policy, env));
-            resolve(&outcome.request, &registry, host, &mut outcome.warnings)?
-        }
+    let job = Job {
+        spec,
+        request: &outcome.request,
+        requirements: match outcome.request.is_for_nvidia() {
+            true => Requirements::of_spec(spec, &file.policy),
+            false => Requirements::default(),
+        },
+        heal: file.policy.heal,
+        host,
     };
-    if outcome.request.is_for_nvidia() {
-        let warnings = check_requirements(spec, &file.policy, &resolved, host)?;
-        outcome.warnings.extend(warnings);
-    }
-    let plan = Plan::build(&outcome.request, resolved, spec, host)?;
+    let registry = match outcome.request.is_empty() {
+        true => Registry::default(),
+        false => host.registry(&spec_dirs(&file.policy, env)),
+    };
+    let plan = job.plan(&registry, &mut outcome.warnings)?;
     let warnings = [file.warnings, outcome.warnings, plan.warnings.clone()].concat();
     Ok(Prepared {
         plan,
         refused: outcome.refused,
         warnings,
     })
-}
-
-/// The driver is looked at for an image that demands one, and for no other. The warnings are returned.
-fn check_requirements(
-    spec: &Value,
-    policy: &Policy,
-    resolved: &[SourcedEdits],
-    host: &dyn Host,
-) -> Result<Vec<String>, RequirementError> {
-    let demanded = Requirements::of_spec(spec, policy);
-    if !demanded.is_empty() {
-        let version = host.driver_version().or_else(|| library_version(resolved));
-        demanded.check(&Properties::of_driver(version.as_deref()))?;
-    }
-    Ok(demanded.warnings)
 }
 
 /// Plans for devices that an operator names, under no policy but that for hooks. What an engine has put into `spec` is
@@ -191,49 +206,20 @@ pub fn prepare_devices(
 ) -> Result<Prepared, InjectError> {
     let request = Request::for_devices(names, hooks);
     let mut warnings = Vec::new();
-    let resolved = resolve(&request, registry, host, &mut warnings)?;
-    let plan = Plan::build(&request, resolved, spec, host)?;
+    let job = Job {
+        spec,
+        request: &request,
+        requirements: Requirements::default(),
+        heal: true,
+        host,
+    };
+    let plan = job.plan(registry, &mut warnings)?;
     warnings.extend(plan.warnings.iter().cloned());
     Ok(Prepared {
         plan,
         refused: Vec::new(),
         warnings,
     })
-}
-
-/// The edits of all devices: those of CDI specs first, then those that follow from what the host has.
-fn resolve(
-    request: &Request,
-    registry: &Registry,
-    host: &dyn Host,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<SourcedEdits>, InjectError> {
-    let is_inherent =
-        |asked: &&Asked| inherent::is_known(&asked.name) && registry.spec_of(&asked.name).is_none();
-    let (must, listed): (Vec<&Asked>, Vec<&Asked>) = request.devices.iter().partition(is_inherent);
-    let (may, optional): (Vec<&Asked>, Vec<&Asked>) = request.extras.iter().partition(is_inherent);
-    let names = listed.into_iter().chain(optional);
-    let names: Vec<_> = names.map(|asked| asked.name.clone()).collect();
-    let mut resolved = match &request.none_kind {
-        Some(none) => none::resolve(registry, &none.kind)?,
-        None => Vec::new(),
-    };
-    resolved.extend(registry.resolve(&names)?);
-    for asked in must {
-        let edits = inherent::edits(&asked.name, host).map_err(|why| InjectError::Absent {
-            name: asked.name.to_string(),
-            origin: asked.source.clone(),
-            why,
-        })?;
-        resolved.push(edits);
-    }
-    for asked in may {
-        match inherent::edits(&asked.name, host) {
-            Ok(edits) => resolved.push(edits),
-            Err(why) => warnings.push(format!("{} has no effect: {why}", asked.source)),
-        }
-    }
-    Ok(resolved)
 }
 
 fn summary(plan: &Plan) -> String {

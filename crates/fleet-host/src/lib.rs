@@ -8,10 +8,12 @@ mod config;
 mod container;
 mod driver;
 mod env;
+mod heal;
 mod inherent;
 mod inject;
 mod none;
 mod precreate;
+mod resolve;
 mod root;
 
 pub use check::{SpecFault, check_spec};

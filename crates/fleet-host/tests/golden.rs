@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fleet_cdi::Registry;
+use fleet_cdi::{Format, Registry, Spec, parse};
 use fleet_host::{Env, Host, HostRoot, inject_with, prepare};
 use fleet_inject::{DeviceKind, DeviceStat, HostProbe};
 use serde_json::Value;
@@ -19,15 +19,17 @@ struct PaperHost {
     root: HostRoot,
     devices: String,
     cdi: PathBuf,
+    rebuilt: PathBuf,
 }
 
 impl PaperHost {
-    fn new(host: &Path, cdi: PathBuf) -> Self {
+    fn new(host: &Path, cdi: PathBuf, rebuilt: PathBuf) -> Self {
         let devices = fs::read_to_string(host.join("devices")).unwrap_or_default();
         Self {
             root: HostRoot::new(host),
             devices,
             cdi,
+            rebuilt,
         }
     }
 }
@@ -86,6 +88,18 @@ impl Host for PaperHost {
         names.dedup();
         Ok(names)
     }
+
+    /// What would be made from the host stands in a file of the case.
+    fn rebuild(&self, kind: &str) -> Result<Option<Spec>, String> {
+        let Ok(text) = fs::read(&self.rebuilt) else {
+            return Ok(None);
+        };
+        if text.is_empty() {
+            return Err("no GPU is found".to_owned());
+        }
+        let spec = parse(&text, Format::Yaml).unwrap();
+        Ok((spec.kind == kind).then_some(spec))
+    }
 }
 
 /// A case brings its own `cdi` and `host` or shares those of `common`.
@@ -101,7 +115,7 @@ fn part(case: &Path, name: &str) -> PathBuf {
 /// The edited spec, or nothing, and the plan's or the error's text.
 fn run(case: &Path) -> (Option<Value>, String) {
     let cdi = part(case, "cdi");
-    let host = PaperHost::new(&part(case, "host"), cdi.clone());
+    let host = PaperHost::new(&part(case, "host"), cdi.clone(), case.join("rebuilt.yaml"));
     let mut spec: Value =
         serde_json::from_slice(&fs::read(case.join("config.json")).unwrap()).unwrap();
     let before = spec.clone();

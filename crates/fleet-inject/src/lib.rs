@@ -24,8 +24,8 @@ pub use capabilities::{Capabilities, CapabilityError, Limit};
 pub use explain::{Explanation, SCHEMA_VERSION};
 pub use host::{DeviceKind, DeviceStat, HostProbe, io_cause};
 pub use plan::{
-    Change, DeviceEdit, Edit, Fault, HookEdit, LeftOut, MountEdit, Origin, Plan, PlanError, Stage,
-    faults,
+    Change, DeviceEdit, Edit, Fault, HookEdit, LeftOut, MountEdit, Origin, Plan, PlanError,
+    REBUILT, Stage, faults,
 };
 pub use policy::{
     Allow, CapabilityPolicy, DEFAULT_CONFIG, HookPolicy, Policy, PolicyError, PolicyFile, Profile,

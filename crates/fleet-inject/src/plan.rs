@@ -24,6 +24,9 @@ pub(crate) use hook::has_nvidia_hook;
 pub use hook::{HookEdit, Stage};
 pub use mount::MountEdit;
 
+/// Stands for the file of a CDI spec that was made in memory, from what the driver states there and what lies around it.
+pub const REBUILT: &str = "/proc/driver/nvidia";
+
 /// An ordered list of edits. It holds everything: `explain` prints it and [`Plan::apply`] carries it out.
 #[must_use = "a plan does nothing until it is applied"]
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -379,7 +382,8 @@ impl<'a> Context<'a> {
 
     /// What to do about a host file that is not as the CDI spec says.
     fn hint(&self) -> String {
-        let Some(file) = self.spec_file.map(Path::display) else {
+        let file = self.spec_file.filter(|file| *file != Path::new(REBUILT));
+        let Some(file) = file.map(Path::display) else {
             return "; hint: is the driver's module loaded, and are its device nodes made?"
                 .to_owned();
         };

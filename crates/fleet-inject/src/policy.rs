@@ -31,6 +31,8 @@ pub struct Policy {
     pub capabilities: CapabilityPolicy,
     /// What an image demands of the driver is not looked at.
     pub disable_require: bool,
+    /// A CDI spec of another driver gives way to what the host has.
+    pub heal: bool,
     /// IMEX channels are not given.
     pub ignore_imex: bool,
     /// Which sources may ask.
@@ -51,6 +53,7 @@ impl Default for Policy {
             swarm_resource: Vec::new(),
             capabilities: CapabilityPolicy::default(),
             disable_require: false,
+            heal: true,
             ignore_imex: false,
             sources: Sources::default(),
             allow: Allow::default(),

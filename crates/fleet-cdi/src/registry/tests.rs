@@ -6,6 +6,30 @@ use std::path::Path;
 
 use super::*;
 
+#[test]
+fn a_kind_can_give_way_to_another_spec() {
+    let spec = |kind: &str, device: &str| {
+        LoadedSpec {
+        path: PathBuf::from(format!("/{device}")),
+        priority: 0,
+        spec: crate::parse(
+            format!("cdiVersion: 0.5.0\nkind: {kind}\ndevices:\n- name: {device}\n  containerEdits: {{env: [A=1]}}\n").as_bytes(),
+            crate::Format::Yaml,
+        )
+        .unwrap(),
+    }
+    };
+    let empty = Registry::scan(&[]);
+    let both = empty
+        .replacing(spec("a.com/x", "old"))
+        .replacing(spec("a.com/y", "other"))
+        .replacing(spec("a.com/x", "new"));
+    let names: Vec<_> = both.devices().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["a.com/x=new", "a.com/y=other"]);
+    let found = both.resolve(&["a.com/x=new".parse().unwrap()]).unwrap();
+    assert_eq!(found[0].spec_path, PathBuf::from("/new"));
+}
+
 struct Dirs(PathBuf);
 
 impl Dirs {

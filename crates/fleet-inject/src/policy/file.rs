@@ -65,6 +65,7 @@ impl<'a> Reader<'a> {
             }
             "ignore-driver-capabilities" => policy.capabilities.ignore = self.flag(entry)?,
             "disable-require" => policy.disable_require = self.flag(entry)?,
+            "rebuild-stale-specs" => policy.heal = self.flag(entry)?,
             "ignore-imex-channel-requests" => policy.ignore_imex = self.flag(entry)?,
             "sources" => self.section(policy, entry, Self::sources)?,
             "allow" => self.section(policy, entry, Self::allow)?,
@@ -360,6 +361,7 @@ supported-driver-capabilities = ["compute", "utility", "video"]
 ignore-driver-capabilities = true
 disable-require = true
 ignore-imex-channel-requests = true
+rebuild-stale-specs = false
 [sources]
 cdi-annotations = false
 volume-mounts = true
@@ -391,6 +393,7 @@ foreign-timeout = 5
         assert_eq!(parts.usual.to_string(), "compute,utility");
         assert_eq!(parts.supported.to_string(), "compute,utility,video");
         assert!(parts.ignore && policy.disable_require && policy.ignore_imex);
+        assert!(!policy.heal);
         assert!(
             !policy.sources.cdi_annotations
                 && policy.sources.volume_mounts

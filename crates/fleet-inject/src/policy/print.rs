@@ -36,6 +36,7 @@ fn general(policy: &Policy) -> String {
             Some(list(parts.supported.names())),
         ),
         ("ignore-driver-capabilities", Some(parts.ignore.to_string())),
+        ("rebuild-stale-specs", Some(policy.heal.to_string())),
         ("disable-require", Some(policy.disable_require.to_string())),
         (
             "ignore-imex-channel-requests",

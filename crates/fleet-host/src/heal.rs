@@ -1,0 +1,127 @@
+//! A plan that is true although the CDI spec is not: a spec of another driver, or one whose files and nodes have gone,
+//! gives way to one that is made in memory from what the host has now.
+
+use std::path::PathBuf;
+
+use fleet_cdi::{LoadedSpec, Registry, SourcedEdits, Spec};
+use fleet_inject::{Plan, Properties, REBUILT, Request, Requirements};
+use serde_json::Value;
+
+use crate::driver::{library_version, mounted_version};
+use crate::inject::{Host, InjectError};
+use crate::resolve::resolve;
+
+/// The kind whose devices can be made from the host.
+const KIND: &str = "nvidia.com/gpu";
+
+/// What a plan is made for.
+pub(crate) struct Job<'a> {
+    pub(crate) spec: &'a Value,
+    pub(crate) request: &'a Request,
+    pub(crate) requirements: Requirements,
+    /// Whether a spec may give way at all.
+    pub(crate) heal: bool,
+    pub(crate) host: &'a dyn Host,
+}
+
+impl Job<'_> {
+    /// The plan, from the CDI specs if they are true.
+    pub(crate) fn plan(
+        &self,
+        registry: &Registry,
+        warnings: &mut Vec<String>,
+    ) -> Result<Plan, InjectError> {
+        let mut notes = Vec::new();
+        let first = self.attempt(registry, &mut notes);
+        let plan = match first {
+            Err(err) if self.may_heal(&err) => self.healed(registry, err, &mut notes),
+            other => other,
+        }?;
+        warnings.append(&mut notes);
+        warnings.extend(self.requirements.warnings.iter().cloned());
+        Ok(plan)
+    }
+
+    fn attempt(&self, registry: &Registry, notes: &mut Vec<String>) -> Result<Plan, InjectError> {
+        let resolved = resolve(self.request, registry, self.host, notes)?;
+        if self.request.is_for_nvidia() {
+            self.check_driver(&resolved)?;
+        }
+        Ok(Plan::build(self.request, resolved, self.spec, self.host)?)
+    }
+
+    /// Libraries of one driver do not work with the module of another; then what the image demands.
+    fn check_driver(&self, resolved: &[SourcedEdits]) -> Result<(), InjectError> {
+        let told = resolved.iter().find_map(|sourced| {
+            let (_, version) = mounted_version(&sourced.edits)?;
+            Some((&sourced.spec_path, version))
+        });
+        if told.is_none() && self.requirements.is_empty() {
+            return Ok(());
+        }
+        let loaded = self.host.driver_version();
+        if let (Some((file, version)), Some(loaded)) = (told, &loaded)
+            && version != *loaded
+        {
+            return Err(InjectError::Stale {
+                file: file.clone(),
+                version,
+                loaded: loaded.clone(),
+            });
+        }
+        let version = loaded.or_else(|| library_version(resolved));
+        let host = Properties::of_driver(version.as_deref());
+        Ok(self.requirements.check(&host)?)
+    }
+
+    fn may_heal(&self, err: &InjectError) -> bool {
+        let is_stale = matches!(
+            err,
+            InjectError::Stale { .. } | InjectError::Unresolvable(_) | InjectError::Plan(_)
+        );
+        let none = self.request.none_kind.iter().map(|none| none.kind.as_str());
+        let devices = self.request.devices.iter().map(|asked| asked.name.kind());
+        self.heal && is_stale && devices.chain(none).any(|kind| kind == KIND)
+    }
+
+    /// Made from the host; where that does not help either, the first error says more.
+    fn healed(
+        &self,
+        registry: &Registry,
+        first: InjectError,
+        notes: &mut Vec<String>,
+    ) -> Result<Plan, InjectError> {
+        let spec = match self.host.rebuild(KIND) {
+            Ok(Some(spec)) => spec,
+            Ok(None) => return Err(first),
+            Err(why) => {
+                let first = Box::new(first);
+                return Err(InjectError::Unhealed { first, why });
+            }
+        };
+        let had_spec = registry.devices().iter().any(|name| name.kind() == KIND);
+        let mut again = Vec::new();
+        match self.attempt(&rebuilt(registry, spec), &mut again) {
+            Ok(plan) => {
+                *notes = again;
+                // A node without a spec is as its operator wants it.
+                if had_spec {
+                    notes.push(format!(
+                        "devices of {KIND} are made from what the host has, since {first}"
+                    ));
+                }
+                Ok(plan)
+            }
+            Err(second) if !had_spec => Err(second),
+            Err(_) => Err(first),
+        }
+    }
+}
+
+fn rebuilt(registry: &Registry, spec: Spec) -> Registry {
+    registry.replacing(LoadedSpec {
+        path: PathBuf::from(REBUILT),
+        priority: 0,
+        spec,
+    })
+}
