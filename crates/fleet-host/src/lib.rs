@@ -16,6 +16,13 @@ mod precreate;
 mod resolve;
 mod root;
 
+// The machine itself, for whoever makes specs from it.
+pub mod files;
+pub mod gpu;
+pub mod nodes;
+pub mod proc;
+mod tree;
+
 pub use check::{SpecFault, check_spec};
 pub use config::{ConfigError, config_path, is_toolkit, load_policy, spec_dirs};
 pub use container::{Container, StateError, read_object};
@@ -27,3 +34,6 @@ pub use inject::{
 };
 pub use precreate::{PrecreateError, precreate};
 pub use root::HostRoot;
+
+pub use fleet_rootfs::root::clean;
+pub use tree::{NodeStat, Tree};

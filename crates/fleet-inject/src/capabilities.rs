@@ -51,6 +51,11 @@ impl Capabilities {
     /// Everything.
     pub const ALL: Self = Self(0x7f);
 
+    /// Each one with its name, sorted.
+    pub fn each() -> impl Iterator<Item = (&'static str, Self)> {
+        NAMES.into_iter()
+    }
+
     /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
@@ -121,6 +126,11 @@ pub struct Limit {
     pub wanted: Capabilities,
     /// The variable or setting, as it is written.
     pub because: String,
+}
+
+/// Removes from edits of NVIDIA's driver what none of the capabilities needs.
+pub fn limit(edits: &mut fleet_cdi::ContainerEdits, wanted: Capabilities) {
+    drop(filter::apply(edits, wanted));
 }
 
 /// A capability that cannot be had.

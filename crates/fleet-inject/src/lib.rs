@@ -20,7 +20,7 @@ mod requirements;
 mod spec;
 
 pub use apply::{Applied, ApplyError};
-pub use capabilities::{Capabilities, CapabilityError, Limit};
+pub use capabilities::{Capabilities, CapabilityError, Limit, limit};
 pub use explain::{Explanation, SCHEMA_VERSION};
 pub use host::{DeviceKind, DeviceStat, HostProbe, io_cause};
 pub use plan::{

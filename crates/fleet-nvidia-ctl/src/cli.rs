@@ -31,7 +31,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Print what would be injected into a container, and who wants it, without running it
     Explain(Explain),
-    /// Look at CDI specs
+    /// Look at CDI specs, or make them
     #[command(subcommand)]
     Cdi(Cdi),
     /// Look at the configuration
@@ -44,6 +44,9 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Tell an engine about the runtime, or take that back
     Configure(Configure),
+    /// Make device nodes and links of the driver
+    #[command(subcommand)]
+    System(crate::system::System),
 }
 
 #[derive(Args, Debug)]
@@ -58,6 +61,8 @@ pub(crate) struct Explain {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cdi {
+    /// Make the spec of this machine
+    Generate(Box<crate::generate::Generate>),
     /// List the devices that can be asked for
     List {
         /// Print JSON, with what each device brings

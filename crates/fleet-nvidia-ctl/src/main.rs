@@ -11,7 +11,9 @@ mod docgen;
 mod doctor;
 mod explain;
 mod files;
+mod generate;
 mod simulate;
+mod system;
 mod toml_file;
 
 use std::io::{self, Write};
@@ -53,6 +55,10 @@ enum CtlError {
     Spec(#[from] fleet_cdi::SpecError),
     #[error(transparent)]
     WriteSpec(#[from] fleet_cdi::WriteError),
+    #[error(transparent)]
+    Generate(#[from] generate::GenerateError),
+    #[error(transparent)]
+    System(#[from] system::SystemError),
     #[error("read {path}: {cause}")]
     Read { path: String, cause: String },
     #[error("write the output: {0}")]
@@ -90,6 +96,7 @@ fn run(cli: &Cli, out: &mut dyn Write, remarks: &mut dyn Write) -> Result<Verdic
     match &cli.command {
         Command::Explain(args) => explain::explain(cli, args, out),
         Command::Cdi(command) => cdi::run(cli, command, out, remarks),
+        Command::System(command) => system::run(cli, command, out),
         Command::Config(command) => config::run(cli, *command, out, remarks),
         Command::Simulate(verb) => simulate::simulate(verb, out),
         Command::Doctor(args) => doctor::run(cli, args, out),

@@ -8,15 +8,15 @@ use std::os::unix::fs::FileExt;
 
 /// Facts of a shared library.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Library {
+pub struct Library {
     /// `e_machine`.
-    pub(crate) machine: u16,
+    pub machine: u16,
     /// Whether it is a 64-bit file.
-    pub(crate) wide: bool,
+    pub wide: bool,
     /// `e_flags`, which hold the float ABI on 32-bit Arm.
-    pub(crate) flags: u32,
+    pub flags: u32,
     /// `DT_SONAME`, where it is a name that can lie beside the library.
-    pub(crate) soname: Option<String>,
+    pub soname: Option<String>,
 }
 
 /// Most program or section headers looked at; real files have about a dozen and some dozens.
@@ -89,7 +89,7 @@ struct Segment {
 }
 
 /// Reads a shared library; nothing for any other file.
-pub(crate) fn library(file: &File) -> Option<Library> {
+pub fn library(file: &File) -> Option<Library> {
     let start = read_at(file, 0, START)?;
     let bytes = Bytes(&start);
     // Little-endian, version 1.

@@ -5,7 +5,7 @@
 
 mod chmod;
 mod compat;
-mod elf;
+pub mod elf;
 mod error;
 mod hook;
 pub mod ldcache;

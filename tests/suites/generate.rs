@@ -1,0 +1,305 @@
+//! `fleet-nvidia-ctl cdi generate` on simulated nodes: NVML is loaded for real, and what it writes is used for real.
+#![allow(missing_docs, clippy::expect_used, clippy::print_stdout)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fleet_cdi::{Spec, read_spec};
+use fleet_tests::{Bundle, Output, path, run, skip, unique};
+
+/// A simulated node in a directory of its own; nothing, loudly, where it cannot be made.
+struct Node(PathBuf);
+
+impl Node {
+    fn new(test: &str, machine: &str) -> Option<Self> {
+        let root = PathBuf::from("/run").join(unique("node"));
+        let simulate = path("FLEET_PROGRAMS").join("fleet-simulate");
+        let mut command = Command::new(simulate);
+        let out = run(command
+            .args(["create", "--machine", machine, "--root"])
+            .arg(&root));
+        if out.code != 0 {
+            skip(test, out.stderr.trim());
+            return None;
+        }
+        Some(Self(root))
+    }
+
+    /// The admin tool with the simulated library's variables.
+    fn ctl(&self, args: &[&str]) -> Output {
+        let machine = self.0.join("usr/share/nvidia/fleet-sim-machine.json");
+        let mut command = Command::new(path("FLEET_CTL"));
+        command
+            .env("FLEET_SIM_DEV", self.0.join("dev"))
+            .env("FLEET_SIM_MACHINE", machine)
+            .args(args);
+        run(&mut command)
+    }
+
+    /// As if the node's tree were the machine's.
+    fn generate(&self, args: &[&str]) -> Output {
+        let root = self.0.display().to_string();
+        self.ctl(&[&["--root-dir", &root, "cdi", "generate"], args].concat())
+    }
+
+    fn spec(&self, args: &[&str]) -> Spec {
+        let file = self.0.join("spec.yaml");
+        let output = file.display().to_string();
+        drop(self.generate(&[&["--output", &output], args].concat()).ok());
+        read_spec(&file).expect("the spec is valid")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+fn committed(name: &str) -> Spec {
+    let top = path("FLEET_STATE")
+        .parent()
+        .expect("the project")
+        .to_path_buf();
+    read_spec(&top.join(format!("cdi/nodes/{name}.yaml"))).expect("read the committed spec")
+}
+
+/// What the simulated node has and no real one: its description. Its writer does not sort, and takes the numbers of a
+/// real driver, which this kernel lends none of.
+fn comparable(mut spec: Spec) -> Spec {
+    let devices = spec
+        .devices
+        .iter_mut()
+        .map(|device| &mut device.container_edits);
+    for edits in devices.chain([&mut spec.container_edits]) {
+        edits
+            .mounts
+            .retain(|mount| !mount.container_path.ends_with("/fleet-sim-machine.json"));
+        edits
+            .mounts
+            .sort_by(|a, b| a.container_path.cmp(&b.container_path));
+        for node in &mut edits.device_nodes {
+            (node.major, node.minor) = (None, None);
+        }
+        for hook in &mut edits.hooks {
+            // One hook's links, in any order; the simulated writer has forgotten one.
+            if hook
+                .args
+                .get(1)
+                .is_some_and(|name| name == "create-symlinks")
+            {
+                let links: BTreeSet<String> = hook.args.drain(2..).collect();
+                let links = links
+                    .into_iter()
+                    .filter(|link| !link.contains("libvdpau_nvidia"));
+                hook.args.extend(links);
+            }
+        }
+    }
+    spec
+}
+
+#[test]
+fn the_spec_of_a_node_is_the_committed_one() {
+    for machine in ["h100x2", "h100x8"] {
+        let Some(node) = Node::new("the_spec_of_a_node_is_the_committed_one", machine) else {
+            return;
+        };
+        let spec = node.spec(&["--nvidia-cdi-hook-path", "/usr/bin/nvidia-cdi-hook"]);
+        let (got, want) = (comparable(spec), comparable(committed(machine)));
+        assert_eq!(got, want, "{machine}");
+    }
+}
+
+#[test]
+fn proc_tells_the_same_as_nvml() {
+    let Some(node) = Node::new("proc_tells_the_same_as_nvml", "h100x8") else {
+        return;
+    };
+    let (nvml, proc) = (
+        node.spec(&["--source", "nvml"]),
+        node.spec(&["--source", "proc"]),
+    );
+    assert_eq!(nvml, proc);
+    let both = node.generate(&["--source", "both"]);
+    assert!(!both.stderr.contains("differ"), "{both:#?}");
+    let information = node
+        .0
+        .join("proc/driver/nvidia/gpus/0000:2a:00.0/information");
+    let text = fs::read_to_string(&information).expect("read proc");
+    let changed = text.replace("Device Minor: \t 1", "Device Minor: \t 7");
+    assert_ne!(text, changed);
+    drop(fs::remove_file(&information));
+    fs::write(&information, changed).expect("write proc");
+    let both = node.generate(&["--source", "both"]);
+    let want = "minor number of GPU 0000:2a:00.0: NVML says 1, proc 7";
+    assert!(both.stderr.contains(want), "{both:#?}");
+}
+
+#[test]
+fn without_nvml_proc_is_read_and_said() {
+    let Some(node) = Node::new("without_nvml_proc_is_read_and_said", "h100x2") else {
+        return;
+    };
+    let want = node.spec(&[]);
+    // The driver does not answer the library.
+    fs::remove_file(node.0.join("dev/nvidiactl")).expect("remove the node");
+    let out = node.generate(&["--source", "nvml"]).fails("load NVML");
+    assert_eq!(out.stdout, "");
+    let out = node.generate(&[]);
+    assert!(
+        out.code == 0 && out.stderr.contains("/proc/driver/nvidia is read instead"),
+        "{out:#?}"
+    );
+    assert!(out.stderr.contains("nvidiactl is missing"), "{out:#?}");
+    assert_eq!(node.spec(&[]).devices, want.devices);
+}
+
+#[test]
+fn one_lost_gpu_does_not_cost_the_others() {
+    let Some(node) = Node::new("one_lost_gpu_does_not_cost_the_others", "h100x8") else {
+        return;
+    };
+    fs::remove_file(node.0.join("dev/nvidia3")).expect("remove the node");
+    let file = node.0.join("spec.json");
+    let out = node.generate(&["--source", "proc", "--output", &file.display().to_string()]);
+    assert!(
+        out.code == 0 && out.stderr.contains("GPU 3 is left out"),
+        "{out:#?}"
+    );
+    let spec = read_spec(&file).expect("a valid spec");
+    let names: Vec<_> = spec
+        .devices
+        .iter()
+        .map(|device| device.name.as_str())
+        .collect();
+    assert!(
+        names.contains(&"2") && names.contains(&"4") && !names.contains(&"3"),
+        "{names:?}"
+    );
+    let all = &spec
+        .devices
+        .last()
+        .expect("a device")
+        .container_edits
+        .device_nodes;
+    assert_eq!(all.len(), 7);
+    drop(
+        node.generate(&["--source", "proc", "--device-id", "3"])
+            .fails("find device `3`"),
+    );
+}
+
+#[test]
+fn a_good_spec_is_never_replaced_by_none() {
+    let Some(node) = Node::new("a_good_spec_is_never_replaced_by_none", "h100x2") else {
+        return;
+    };
+    let file = node.0.join("spec.yaml");
+    let output = file.display().to_string();
+    drop(node.generate(&["--output", &output]).ok());
+    let before = fs::read(&file).expect("read the spec");
+    fs::remove_dir_all(node.0.join("proc/driver/nvidia/gpus")).expect("unload the driver");
+    let args = ["--source", "proc", "--output", &output];
+    drop(node.generate(&args).fails("the driver knows no GPU"));
+    fs::remove_dir_all(node.0.join("usr/lib")).expect("remove the libraries");
+    drop(node.generate(&args).fails("hint: "));
+    assert_eq!(fs::read(&file).expect("read the spec"), before);
+    let left: Vec<_> = fs::read_dir(&node.0)
+        .expect("list")
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().ends_with(".tmp"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// A container made from a generated spec sees its GPUs: the driver tree is the simulated one, in its place.
+#[test]
+fn a_container_gets_its_gpus_from_a_generated_spec() {
+    let test = "a_container_gets_its_gpus_from_a_generated_spec";
+    let Some(node) = Node::new(test, "h100x2") else {
+        return;
+    };
+    drop(fs::remove_dir_all("/etc/cdi"));
+    fs::create_dir_all("/etc/cdi").expect("make the CDI directory");
+    let root = node.0.display().to_string();
+    let args = [
+        "--root-dir",
+        "/",
+        "cdi",
+        "generate",
+        "--driver-root",
+        &root,
+        "--output",
+        "/etc/cdi/nvidia.yaml",
+    ];
+    drop(node.ctl(&args).ok());
+    drop(node.ctl(&["cdi", "validate"]).ok());
+    let script = "ls /dev/nvidia*; ls /usr/lib/x86_64-linux-gnu/libcuda.so.1 /usr/bin/nvidia-smi";
+    let mut bundle = Bundle::new(script).mount(
+        "/usr/share/nvidia/fleet-sim-machine.json",
+        "bind",
+        &format!("{root}/usr/share/nvidia/fleet-sim-machine.json"),
+        &["bind", "ro"],
+    );
+    bundle.spec["annotations"] = serde_json::json!({"cdi.k8s.io/test": "nvidia.com/gpu=1"});
+    let out = bundle.run().ok();
+    let lines: BTreeSet<&str> = out.lines().collect();
+    for line in [
+        "/dev/nvidia1",
+        "/dev/nvidiactl",
+        "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
+        "/usr/bin/nvidia-smi",
+    ] {
+        assert!(lines.contains(line), "{line}: {out}");
+    }
+    assert!(!lines.contains("/dev/nvidia0"), "{out}");
+    fs::remove_file("/etc/cdi/nvidia.yaml").expect("remove the spec");
+}
+
+#[test]
+fn nodes_and_links_are_made() {
+    let Some(node) = Node::new("nodes_and_links_are_made", "h100x2") else {
+        return;
+    };
+    let root = node.0.display().to_string();
+    let devices = "Character devices:\n195 nvidia\n511 nvidia-uvm\n\nBlock devices:\n";
+    fs::write(node.0.join("proc/devices"), devices).expect("write proc");
+    for entry in fs::read_dir(node.0.join("dev")).expect("list").flatten() {
+        fs::remove_file(entry.path()).expect("remove a node");
+    }
+    let system = |args: &[&str]| node.ctl(&[&["--root-dir", &root, "system"], args].concat());
+    let all = ["create-device-nodes", "--control-devices", "--gpu-devices"];
+    let out = system(&[&all[..], &["--dry-run"]].concat()).ok();
+    assert!(
+        out.contains("/dev/nvidiactl 195:255 would be made"),
+        "{out}"
+    );
+    assert!(!node.0.join("dev/nvidiactl").exists());
+    let out = system(&all).ok();
+    for word in [
+        "/dev/nvidiactl 195:255 made",
+        "/dev/nvidia-uvm-tools 511:1 made",
+        "/dev/nvidia1 195:1 made",
+    ] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(node.0.join("dev/nvidia-uvm"))
+            .expect("the node")
+            .permissions(),
+    );
+    assert_eq!(mode & 0o7777, 0o666);
+    assert!(
+        system(&all)
+            .ok()
+            .contains("/dev/nvidiactl 195:255 is there")
+    );
+    let out = system(&["create-dev-char-symlinks"]).ok();
+    assert!(out.contains("/195:255 -> /dev/nvidiactl made"), "{out}");
+    let link = fs::read_link(node.0.join("dev/char/511:0")).expect("the link");
+    assert_eq!(link, Path::new("/dev/nvidia-uvm"));
+    assert!(!system(&["create-dev-char-symlinks"]).ok().contains(" made"));
+}
