@@ -17,7 +17,9 @@ mod hierarchy;
 mod limits;
 mod list;
 mod processes;
+mod scope;
 mod stats;
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -36,6 +38,8 @@ use hierarchy::{Hierarchy, Version};
 pub use choose::Request;
 pub use error::CgroupError;
 pub(crate) use error::Result;
+pub use scope::Demand;
+pub use systemd::{Occupant, Session};
 
 /// Who manages cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +80,12 @@ pub struct Cgroup {
     /// The systemd unit that the path was written as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
+    /// The systemd that has the unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manager: Option<systemd::Manager>,
+    /// The unit to be made.
+    #[serde(skip)]
+    unit: Option<unit::Unit>,
     /// We made it, so we may kill in it and remove it.
     #[serde(default)]
     made: bool,
@@ -90,6 +100,8 @@ impl Cgroup {
             version,
             path,
             scope,
+            manager: None,
+            unit: None,
             made: false,
             found: Found::default(),
         }
@@ -243,10 +255,14 @@ impl Cgroup {
         };
         let result = match leaves.iter().find(|(h, _)| h.has("devices")) {
             Some((_, leaf)) if self.version == Version::V1 => list::write(leaf, &rules),
-            Some((_, leaf)) => ebpf::attach(leaf, &rules).map_err(|source| CgroupError::Devices {
-                path: self.path.clone(),
-                source,
-            }),
+            Some((_, leaf)) => {
+                ebpf::attach(leaf, &rules, self.driver == Driver::Systemd).map_err(|source| {
+                    CgroupError::Devices {
+                        path: self.path.clone(),
+                        source,
+                    }
+                })
+            }
             None if rules.is_open() || rootless => Ok(()),
             None => Err(CgroupError::Invalid(
                 "this machine has no devices cgroup controller: device rules cannot be enforced"
@@ -266,6 +282,7 @@ impl Cgroup {
     /// # Errors
     /// As [`Cgroup::apply`].
     pub fn update(&self, resources: &Value) -> Result<()> {
+        self.update_unit(resources)?;
         self.apply(resources)
     }
 }

@@ -75,6 +75,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container> {
         cgroups_path: spec::text(&request.spec, "/linux/cgroupsPath"),
         id: request.id,
         rootless: request.who.rootless(),
+        session: &request.who.session,
     })?;
     let dir = request.root.reserve(request.id)?;
     let mut container = Container {
@@ -84,7 +85,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container> {
     let accounted = account(&request, &mut group);
     // What was made is known before any failure is handled.
     container.record.cgroup = group;
-    let made = accounted.and_then(|()| {
+    let made = accounted.and_then(|_occupant| {
         container.save()?;
         container.save_spec(&request.spec)?;
         build(&request, &rootfs, &mut container)
@@ -177,21 +178,25 @@ fn check_dev(rootfs: &Path) -> Result<()> {
 }
 
 /// Makes the cgroup and sets its limits and device rules before any process is in it.
-fn account(request: &CreateRequest<'_>, group: &mut Cgroup) -> Result<()> {
-    group.create(request.who.rootless())?;
+fn account(request: &CreateRequest<'_>, group: &mut Cgroup) -> Result<Option<cgroup::Occupant>> {
     let none = json!({});
     let resources = request
         .spec
         .pointer("/linux/resources")
         .filter(|r| r.is_object())
         .unwrap_or(&none);
+    let occupant = group.make(&cgroup::Demand {
+        id: request.id,
+        resources,
+        annotations: request.spec.get("annotations"),
+        rootless: request.who.rootless(),
+    })?;
     // Without a cgroup a limit that was asked for is refused by name, never dropped in silence.
     group.apply(resources)?;
-    if !group.writable() {
-        return Ok(());
+    if group.writable() {
+        group.apply_devices(spec::list(resources, "/devices"), request.who.rootless())?;
     }
-    group.apply_devices(spec::list(resources, "/devices"), request.who.rootless())?;
-    Ok(())
+    Ok(occupant)
 }
 
 fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) -> Result<()> {
@@ -245,6 +250,7 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
     )?;
     drop(report);
     container.record.pid = pid;
+    container.record.cgroup.hold(pid)?;
     container.record.start_time =
         pidfd::start_time(pid).op(|| format!("read the start time of process {pid}"))?;
     container.save()?;

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::cgroup::Session;
 use crate::error::{Context, Error, Result};
 use crate::id;
 
@@ -21,6 +22,8 @@ pub struct Identity {
     pub euid: u32,
     /// Whether our user namespace is not the initial one.
     pub in_user_namespace: bool,
+    /// Where the user's own systemd is to be found.
+    pub session: Session,
 }
 
 impl Identity {
@@ -31,6 +34,7 @@ impl Identity {
         Self {
             euid: nix::unistd::geteuid().as_raw(),
             in_user_namespace: !(map.is_empty() || is_identity(&map)),
+            session: Session::current(),
         }
     }
 
@@ -162,6 +166,7 @@ mod tests {
         let who = |euid, in_user_namespace| Identity {
             euid,
             in_user_namespace,
+            session: Session::default(),
         };
         let cases = [
             (who(0, false), Some("/run/user/0"), "/run/fleet-nvidia"),

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use super::hierarchy::{self, Hierarchy, Version};
+use super::systemd::{self, HINT, Manager, Session};
 use super::unit::Unit;
 use super::{Cgroup, CgroupError, Driver, Result};
 use crate::engine::view::clean;
@@ -29,19 +30,20 @@ pub struct Request<'a> {
     pub id: &'a str,
     /// Not the machine's root.
     pub rootless: bool,
+    /// Where a user's systemd is to be found.
+    pub session: &'a Session,
 }
 
 pub(super) fn choose(request: &Request<'_>) -> Result<Cgroup> {
     let version = hierarchy::version();
     match request.driver {
         Driver::Disabled => return Ok(Cgroup::new(request.driver, version, String::new(), None)),
-        Driver::Systemd => {
-            return Err(CgroupError::Invalid(
-                "the systemd cgroup manager is not supported yet; hint: use --cgroup-manager cgroupfs (podman: \
-                 --cgroup-manager=cgroupfs; CRI-O: cgroup_manager = \"cgroupfs\")"
-                    .to_owned(),
-            ));
+        Driver::Systemd if !systemd::booted() => {
+            return Err(CgroupError::Invalid(format!(
+                "systemd cannot manage the cgroup: this machine does not run it (`/run/systemd/system` is missing); {HINT}"
+            )));
         }
+        Driver::Systemd => return choose_unit(request, version, Manager::find(request.session)),
         Driver::Cgroupfs => {}
     }
     let given = request.cgroups_path.unwrap_or_default();
@@ -55,6 +57,34 @@ pub(super) fn choose(request: &Request<'_>) -> Result<Cgroup> {
     let own = hierarchies.iter().filter_map(|h| h.place(&table));
     refuse_dangerous(given, &path, own)?;
     Ok(Cgroup::new(request.driver, version, path, unit))
+}
+
+/// The unit that systemd is asked for; where its cgroup is will be seen when it is there.
+fn choose_unit(request: &Request<'_>, version: Version, manager: Manager) -> Result<Cgroup> {
+    let given = request.cgroups_path.unwrap_or_default();
+    check_text(given)?;
+    let default = format!(":fleet-nvidia:{}", request.id);
+    let text = if given.is_empty() { &default } else { given };
+    let unit = Unit::parse(text, manager.user).ok_or_else(|| {
+        unusable(
+            given,
+            "with systemd it must be SLICE:PREFIX:NAME; hint: is the engine's cgroup manager systemd, too?",
+        )
+    })?;
+    systemd::check_name(&unit.name)?;
+    systemd::check_name(unit.slice())?;
+    let path = unit
+        .path()
+        .ok_or_else(|| unusable(given, "its slice has no valid name"))?;
+    if manager.user && version == Version::V1 {
+        return Err(CgroupError::Invalid(format!(
+            "a user's systemd cannot manage containers on cgroup v1; {HINT}"
+        )));
+    }
+    let mut cgroup = Cgroup::new(request.driver, version, path, Some(unit.name.clone()));
+    cgroup.unit = Some(unit);
+    cgroup.manager = Some(manager);
+    Ok(cgroup)
 }
 
 fn unusable(given: &str, why: &str) -> CgroupError {
@@ -121,7 +151,11 @@ fn resolve(request: &Request<'_>, base: &str) -> Result<(String, Option<String>)
 }
 
 /// Everything in the container's cgroup is killed in the end: it must not be ours, nor one that ours is in.
-fn refuse_dangerous(given: &str, path: &str, own: impl Iterator<Item = String>) -> Result<()> {
+pub(super) fn refuse_dangerous(
+    given: &str,
+    path: &str,
+    own: impl Iterator<Item = String>,
+) -> Result<()> {
     let mut own = own;
     if path == "/" || own.any(|own| Path::new(&own).starts_with(path)) {
         return Err(unusable(
@@ -142,7 +176,19 @@ mod tests {
             cgroups_path,
             id: "id",
             rootless: false,
+            session: &NOBODY,
         }
+    }
+
+    const NOBODY: Session = Session {
+        runtime_dir: None,
+        session_bus: None,
+        system_bus: None,
+    };
+
+    fn unit(given: &str) -> Result<Cgroup> {
+        let manager = Manager::at(Path::new("/nonexistent"), false);
+        choose_unit(&request(Some(given)), Version::V2, manager)
     }
 
     fn path(given: Option<&str>) -> Result<String> {
@@ -238,16 +284,55 @@ mod tests {
     }
 
     #[test]
-    fn systemd_is_refused_with_the_way_out() {
+    fn units() {
+        for (given, path, name) in [
+            (
+                "machine.slice:libpod:x",
+                "/machine.slice/libpod-x.scope",
+                "libpod-x.scope",
+            ),
+            (
+                "",
+                "/system.slice/fleet-nvidia-id.scope",
+                "fleet-nvidia-id.scope",
+            ),
+            (
+                "a-b.slice:crio:x",
+                "/a.slice/a-b.slice/crio-x.scope",
+                "crio-x.scope",
+            ),
+            ("a.slice:p:b-c.slice", "/b.slice/b-c.slice", "b-c.slice"),
+        ] {
+            let cgroup = unit(given).unwrap();
+            assert_eq!(
+                (cgroup.path(), cgroup.scope()),
+                (path, Some(name)),
+                "{given}"
+            );
+        }
+        for bad in [
+            "/a/b",
+            "a/b",
+            "a:b:c",
+            "a.slice:b",
+            "a.slice:b:c+d",
+            "a--b.slice:p:x",
+            "a.slice:p:é",
+        ] {
+            assert!(unit(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn without_systemd_the_way_out_is_told() {
+        if systemd::booted() {
+            return;
+        }
         let request = Request {
             driver: Driver::Systemd,
             ..request(None)
         };
-        assert!(
-            choose(&request)
-                .unwrap_err()
-                .to_string()
-                .contains("cgroupfs")
-        );
+        let text = choose(&request).unwrap_err().to_string();
+        assert!(text.contains("--cgroup-manager=cgroupfs"), "{text}");
     }
 }

@@ -182,6 +182,7 @@ impl Cgroup {
         let Some(leaves) = self.owned()? else {
             return Ok(());
         };
+        self.end_unit(&leaves);
         let end = Instant::now() + REMOVE_PATIENCE;
         let results: Vec<Result<()>> = leaves
             .iter()

@@ -139,10 +139,12 @@ fn block(rule: &Rule, wanted: u8) -> Vec<Instruction> {
 }
 
 /// Puts the rules in force, in place of earlier ones of this very cgroup. Those of the cgroups above stay in force
-/// beside them (`BPF_F_ALLOW_MULTI`): all must allow. The new program is there before the old one goes.
-pub(super) fn attach(leaf: &Path, rules: &Rules) -> io::Result<()> {
+/// beside them (`BPF_F_ALLOW_MULTI`): all must allow. The new program is there before the old one goes. With `beside`
+/// none goes: systemd's would come back.
+pub(super) fn attach(leaf: &Path, rules: &Rules, beside: bool) -> io::Result<()> {
     let cgroup = File::open(leaf)?;
     let earlier = match bpf::attached(cgroup.as_fd()) {
+        Ok(_) if beside => Vec::new(),
         Ok(earlier) => earlier,
         // Nothing to deny and no right to ask: a privileged container inside of another.
         Err(_) if rules.is_open() => return Ok(()),

@@ -46,7 +46,7 @@ pub(super) fn io_error(op: &str, path: &Path) -> impl FnOnce(io::Error) -> Cgrou
 
 /// Engines take the C library's words for these as "the program is missing" and "may not be run" (exit codes 127 and
 /// 126).
-fn cause(err: &io::Error) -> String {
+pub(super) fn cause(err: &io::Error) -> String {
     match err.raw_os_error() {
         Some(libc::ENOENT) => "it is missing (ENOENT)".to_owned(),
         Some(libc::EACCES) => "we may not (EACCES)".to_owned(),

@@ -7,6 +7,7 @@ mod cpu;
 mod memory;
 mod section;
 
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,8 @@ type Write = (&'static str, &'static str, String);
 struct Target<'a> {
     version: Version,
     leaves: &'a [(Hierarchy, PathBuf)],
+    /// Takes what would be written, in place of the files.
+    planned: Option<&'a RefCell<Vec<(String, String)>>>,
 }
 
 impl Target<'_> {
@@ -35,6 +38,12 @@ impl Target<'_> {
     }
 
     fn try_write(&self, controller: &str, file: &str, value: &str) -> Result<io::Result<()>> {
+        if let Some(planned) = self.planned {
+            planned
+                .borrow_mut()
+                .push((file.to_owned(), value.to_owned()));
+            return Ok(Ok(()));
+        }
         let missing =
             |what: &str| CgroupError::Invalid(format!("cannot set `{file}` to {value}: {what}"));
         let Some(dir) = self.dir(controller) else {
@@ -102,6 +111,10 @@ impl Target<'_> {
     }
 
     fn has(&self, controller: &str, file: &str) -> bool {
+        // BFQ's files stand in for others; every other one is taken to be there, or the plan would have a gap.
+        if self.planned.is_some() {
+            return !file.contains(".bfq.");
+        }
         self.dir(controller)
             .is_some_and(|dir| dir.join(file).exists())
     }
@@ -116,29 +129,53 @@ pub(super) fn apply(
     leaves: &[(Hierarchy, PathBuf)],
     resources: &Value,
 ) -> Result<()> {
-    let target = Target { version, leaves };
+    let target = Target {
+        version,
+        leaves,
+        planned: None,
+    };
+    apply_to(&target, resources)
+}
+
+/// What [`apply`] is about to write, as file names and values; the cgroup need not be there yet.
+pub(super) fn plan(
+    version: Version,
+    leaves: &[(Hierarchy, PathBuf)],
+    resources: &Value,
+) -> Result<Vec<(String, String)>> {
+    let planned = RefCell::default();
+    let target = Target {
+        version,
+        leaves,
+        planned: Some(&planned),
+    };
+    apply_to(&target, resources)?;
+    Ok(planned.take())
+}
+
+fn apply_to(target: &Target<'_>, resources: &Value) -> Result<()> {
     let part = |name: &'static str| Section::of(resources, name);
     if let Some(memory) = part("memory")? {
-        memory::apply(&target, &memory)?;
+        memory::apply(target, &memory)?;
     }
     if let Some(cpu) = part("cpu")? {
-        cpu::apply(&target, &cpu)?;
+        cpu::apply(target, &cpu)?;
     }
     if let Some(pids) = part("pids")? {
-        set_pids(&target, &pids)?;
+        set_pids(target, &pids)?;
     }
     if let Some(block) = part("blockIO")? {
-        block::apply(&target, &block)?;
+        block::apply(target, &block)?;
     }
     if let Some(network) = part("network")? {
-        set_network(&target, &network)?;
+        set_network(target, &network)?;
     }
-    set_huge_pages(&target, resources)?;
+    set_huge_pages(target, resources)?;
     if let Some(rdma) = part("rdma")? {
-        set_rdma(&target, &rdma)?;
+        set_rdma(target, &rdma)?;
     }
     // Last: it has higher precedence than the rest (`config-linux.md#unified`).
-    part("unified")?.map_or(Ok(()), |unified| set_unified(&target, &unified))
+    part("unified")?.map_or(Ok(()), |unified| set_unified(target, &unified))
 }
 
 /// The name of a limit in `resources`, for a container that has no cgroup to set one in. Device rules do not count:

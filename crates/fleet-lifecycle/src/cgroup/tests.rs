@@ -150,6 +150,7 @@ fn choose(path: &str) -> Cgroup {
         cgroups_path: Some(path),
         id: "unit",
         rootless: false,
+        session: &Session::default(),
     })
     .unwrap()
 }

@@ -39,9 +39,18 @@ impl Unit {
         })
     }
 
+    /// The slice above it.
+    pub(super) fn slice(&self) -> &str {
+        &self.slice
+    }
+
+    pub(super) fn is_slice(&self) -> bool {
+        self.name.ends_with(".slice")
+    }
+
     /// Its cgroup; `None` when a slice is not named as systemd demands.
     pub(super) fn path(&self) -> Option<String> {
-        if self.name.ends_with(".slice") {
+        if self.is_slice() {
             return slice_path(&self.name);
         }
         let slice = slice_path(&self.slice)?;
