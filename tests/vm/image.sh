@@ -4,13 +4,13 @@
 # Needs root and mmdebstrap; the mirror is the one that this machine uses.
 set -eu
 dir=$1
-[ -f "$dir/done-1" ] && exit 0
+[ -f "$dir/done-2" ] && exit 0
 mkdir -p "$dir"
 rm -rf "$dir/root"
 trap 'rm -rf "$dir/root"' EXIT
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -m 1 'debian.*/debian/*$')
 packages="systemd-sysv,udev,dbus,dbus-user-session,libpam-systemd,linux-image-cloud-amd64,openssh-server,iproute2,procps"
-packages="$packages,podman,conmon,crun,runc,netavark,aardvark-dns,uidmap,passt,fuse-overlayfs,catatonit,apparmor,busybox-static"
+packages="$packages,podman,conmon,crun,runc,netavark,aardvark-dns,uidmap,passt,nftables,fuse-overlayfs,catatonit,apparmor,busybox-static"
 [ -f "$dir/key" ] || ssh-keygen -q -t ed25519 -N '' -C fleet-nvidia-vm -f "$dir/key"
 mmdebstrap --mode=root --variant=minbase --components=main --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -38,4 +38,4 @@ cp "$root"/boot/vmlinuz-* "$dir/vmlinuz"
 cp "$root"/boot/initrd.img-* "$dir/initrd"
 rm -f "$dir/disk.ext4"
 mke2fs -q -t ext4 -E root_owner=0:0 -d "$root" "$dir/disk.ext4" 3G
-touch "$dir/done-1"
+touch "$dir/done-2"

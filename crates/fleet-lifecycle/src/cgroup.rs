@@ -6,6 +6,7 @@
 //! a cgroup with processes in it is refused, and nothing is ever killed or removed that we did not make, or that we
 //! are in ourselves.
 
+mod birth;
 mod choose;
 mod control;
 mod devices;

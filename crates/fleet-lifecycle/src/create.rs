@@ -224,7 +224,7 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
     let _namespace = enter(request, &mut view.spec, &mut surroundings, hidden)?;
     process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;
     let report = Arc::clone(&tail.report);
-    let launched = engine::create(Launch {
+    let launch = Launch {
         id: request.id,
         bundle: request.bundle,
         state_dir: &container.dir,
@@ -239,7 +239,8 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
         preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
         no_pivot: request.no_pivot,
         tail: Rc::new(tail),
-    });
+    };
+    let launched = container.record.cgroup.inside(|| engine::create(launch));
     drop(oom);
     surroundings.restore()?;
     let pid = launched.map_err(

@@ -89,18 +89,20 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
         surroundings.hide_cgroups()?;
     }
     process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;
-    let launched = engine::join(Launch {
+    let socket = format!("exec-{}.sock", std::process::id());
+    let launch = Launch {
         id: &container.record.id,
         bundle: &container.record.bundle,
         state_dir: &container.dir,
         view,
         rootfs: container.record.rootfs.clone(),
         cgroup_path: &target,
-        socket: &format!("exec-{}.sock", std::process::id()),
+        socket: &socket,
         preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
         no_pivot: false,
         tail: Rc::new(tail),
-    });
+    };
+    let launched = container.record.cgroup.inside(|| engine::join(launch));
     drop(oom);
     surroundings.restore()?;
     let pid = launched?;

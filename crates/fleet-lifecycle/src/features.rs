@@ -121,7 +121,7 @@ pub fn features() -> Value {
         "linux": {
             "namespaces": NAMESPACES,
             "capabilities": CAPABILITIES.as_slice(),
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": {
                 "enabled": true,
                 "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
@@ -223,6 +223,6 @@ mod tests {
                 .contains("SCMP_ACT_NOTIFY")
         );
         assert_eq!(doc["linux"]["intelRdt"]["enabled"], false);
-        assert_eq!(doc["linux"]["cgroup"]["systemd"], false);
+        assert_eq!(doc["linux"]["cgroup"]["systemd"], true);
     }
 }

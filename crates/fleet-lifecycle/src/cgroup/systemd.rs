@@ -141,6 +141,14 @@ pub(super) fn stop(manager: &Manager, unit: &str) -> Result<()> {
     manager.connect(PATIENCE)?.stop(unit)
 }
 
+/// Has systemd move a process into the unit.
+///
+/// # Errors
+/// What systemd says.
+pub(super) fn attach(manager: &Manager, unit: &str, pid: i32) -> Result<()> {
+    manager.connect(PATIENCE)?.attach(unit, pid)
+}
+
 /// The cgroup of a slice.
 ///
 /// # Errors

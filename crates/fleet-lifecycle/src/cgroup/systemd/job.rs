@@ -124,6 +124,23 @@ impl Systemd {
             .map_err(|failure| failed("change", unit, &failure.text()))
     }
 
+    /// Moves a process into a unit.
+    ///
+    /// # Errors
+    /// What systemd says.
+    pub(in crate::cgroup) fn attach(&mut self, unit: &str, pid: i32) -> Result<()> {
+        let pid = Value::U32(u32::try_from(pid).unwrap_or(0));
+        let arguments = vec![
+            Value::text(unit),
+            Value::text(""),
+            Value::Array("u".to_owned(), vec![pid]),
+        ];
+        self.0
+            .call(&manager_call("AttachProcessesToUnit", arguments))
+            .map(drop)
+            .map_err(|failure| failed("move a process into", unit, &failure.text()))
+    }
+
     /// The number of systemd's release.
     ///
     /// # Errors
