@@ -1,6 +1,7 @@
 # make demo   a GPU container under Podman, on a simulated node where there is no driver
 # make test   everything that CI runs
 # make peers  the suites over crun and runc, to check the suites
+# make vm     Debian trixie with systemd and Podman 5 in a virtual machine, by software emulation: 20 minutes and more
 # make bench  create, start, delete, exec and state beside crun and runc
 SHELL := /bin/bash
 TOP := $(CURDIR)
@@ -12,7 +13,7 @@ PROFILE ?= release
 OUT = $(TARGET_DIR)/$(TRIPLE)/$(PROFILE)
 TOOLS = $(TARGET_DIR)/$(PROFILE)
 
-.PHONY: all setup build tools images demo test unit suites peers bench lint clean
+.PHONY: all setup build tools images demo test unit suites peers vm bench lint clean
 
 all: build
 
@@ -63,6 +64,13 @@ peers: images
 		RUNTIME_UNDER_TEST=$$(command -v $$peer) FLEET_STATE=$(TOP)/.state FLEET_SKIPPED=$(TOP)/.state/skipped-$$peer \
 			tests/isolate --cgroup v1 cargo test --locked --offline -p fleet-tests --test lifecycle --test contract --test parity -- --test-threads=1 || exit 1; \
 	done
+
+vm: PROFILE = fast
+vm:
+	@tests/setup/packages.sh qemu-system-x86 mmdebstrap openssh-client e2fsprogs
+	$(MAKE) PROFILE=fast build tools images
+	tests/vm/image.sh $(TOP)/.state/vm
+	tests/vm/run $(TOP)/.state/vm $(TARGET_DIR)/$(TRIPLE)/fast/fleet-nvidia $(TARGET_DIR)/fast
 
 bench: build tools images
 	RUNTIME_UNDER_TEST=$(OUT)/fleet-nvidia tests/bench.sh $(TOOLS)
