@@ -1,12 +1,10 @@
 //! `enable-cuda-compat`: the image's own newer `libcuda` (forward compatibility) is preferred when NVIDIA's rules allow
 //! it on this driver. The image's library is only named to its own loader, never mounted from or executed.
 
-use std::cmp::Ordering;
 use std::fs::File;
 
 use serde_json::{Map, Value};
 
-use crate::ldcache::compare_names;
 use crate::root::{FileType, Root, clean};
 use crate::{Applied, elf};
 
@@ -35,9 +33,8 @@ pub(crate) fn decide(
     let note = section.as_ref().and_then(describe);
     if section.is_some() && note.is_none() {
         done.notes.push(format!(
-            "CUDA compatibility libraries {version} in `{directory}` are not used: their note cannot be read"
+            "CUDA compatibility libraries {version} in `{directory}`: their note cannot be read, their version decides"
         ));
-        return None;
     }
     let used = wanted(host, &version, note.as_ref());
     let verb = if used {
@@ -114,43 +111,36 @@ fn read(json: &Map<String, Value>) -> Note {
     }
 }
 
-fn major(version: &str) -> Option<u32> {
-    version.split('.').next()?.parse().ok()
-}
-
-/// NVIDIA's rules. With a note that lists driver branches, the host's must be among them and the library newer; with
-/// CUDA versions alone, the library's must be higher; without a note, the library's major version must be above the
-/// host driver's, which says nothing where the host tells a CUDA version instead.
-fn wanted(host: &Host<'_>, version: &str, note: Option<&Note>) -> bool {
-    let above = |theirs: &str, ours: &str| compare(theirs, ours).is_gt();
-    let Some(note) = note else {
-        let majors = (major(version), host.driver.and_then(major));
-        return host.cuda.is_none()
-            && matches!(majors, (Some(theirs), Some(ours)) if theirs > ours);
-    };
-    let newer = match (note.cuda.as_deref(), host.cuda) {
-        (Some(theirs), Some(ours)) => Some(above(theirs, ours)),
-        _ => None,
-    };
-    match host
-        .driver
-        .and_then(|driver| Some((driver, major(driver)?)))
-    {
-        Some((driver, branch)) if !note.branches.is_empty() => {
-            let listed = note
-                .branches
-                .iter()
-                .any(|known| major(known) == Some(branch));
-            listed && newer.unwrap_or_else(|| above(version, driver))
-        }
-        _ => newer.unwrap_or(false),
+/// Up to three numbers, missing ones zero; nothing for what is no version.
+fn numbers(version: &str) -> Option<[u64; 3]> {
+    let mut found = [0; 3];
+    let parts = version.strip_prefix('v').unwrap_or(version).split('.');
+    for (at, part) in parts.enumerate() {
+        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        *found.get_mut(at)? = part.parse().ok().filter(|_| digits)?;
     }
+    Some(found)
 }
 
-/// 12.10 is above 12.9.
-fn compare(left: &str, right: &str) -> Ordering {
-    let plain = |text: &str| text.trim_start_matches('v').as_bytes().to_vec();
-    compare_names(&plain(left), &plain(right))
+/// NVIDIA's rules (`cuda-elf-header.go` of its toolkit 1.20). With a note, the host driver's branch must be listed in
+/// it and the library newer; where one of the two driver versions is not known, the note's CUDA version must be above
+/// the host's. Without a note, the library's major version must be above the host driver's, which says nothing where
+/// the host tells a CUDA version.
+fn wanted(host: &Host<'_>, version: &str, note: Option<&Note>) -> bool {
+    let drivers = numbers(version).zip(host.driver.and_then(numbers));
+    let cuda = host.cuda.and_then(numbers);
+    match (note, drivers) {
+        (Some(note), Some((theirs, ours))) => {
+            let mut listed = note.branches.iter().filter_map(|branch| numbers(branch));
+            theirs > ours && listed.any(|branch| branch[0] == ours[0])
+        }
+        (Some(note), None) => {
+            let theirs = note.cuda.as_deref().and_then(numbers);
+            matches!((theirs, cuda), (Some(theirs), Some(ours)) if theirs > ours)
+        }
+        (None, Some((theirs, ours))) => host.cuda.is_none() && theirs[0] > ours[0],
+        (None, None) => false,
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +179,7 @@ mod tests {
         let mut section = |name: u32, at: usize, length: usize| {
             let mut header = vec![0; 64];
             header[..4].copy_from_slice(&name.to_le_bytes());
+            header[4] = if name == 0 { 3 } else { 7 };
             header[24..32].copy_from_slice(&(at as u64).to_le_bytes());
             header[32..40].copy_from_slice(&(length as u64).to_le_bytes());
             header[48] = 4;
@@ -275,32 +266,40 @@ mod tests {
                 "12.9",
                 "1.1",
                 note(&["580"]),
-                true,
-                "CUDA versions say more than a file name",
-            ),
-            (
-                "580.1.1",
-                "12.10",
-                "1.1",
-                note(&["580"]),
                 false,
-                "the same CUDA version",
+                "driver versions go before CUDA versions",
             ),
             (
                 "580.1.1",
                 "12.9",
-                "1.1",
-                note(&[]),
-                true,
-                "no list: CUDA versions",
-            ),
-            (
-                "580.1.1",
-                "",
                 "590.1.1",
                 note(&[]),
                 false,
-                "no list and no CUDA version of the host",
+                "a note that lists no branch",
+            ),
+            (
+                "580.x",
+                "12.9",
+                "590.1.1",
+                note(&["580"]),
+                true,
+                "a driver version that cannot be read: CUDA versions",
+            ),
+            (
+                "580.65.06",
+                "",
+                "580.65.10",
+                note(&["580"]),
+                true,
+                "a later release of the same branch",
+            ),
+            (
+                "580.100",
+                "",
+                "580.65.10",
+                note(&["580"]),
+                false,
+                "100 is above 65",
             ),
             ("", "12.9", "1.1", note(&[]), true, "12.10 is above 12.9"),
             ("", "13.0", "1.1", note(&[]), false, "12.10 is below 13.0"),
@@ -329,7 +328,17 @@ mod tests {
                 false,
                 "no note, but a CUDA version",
             ),
+            ("550.1.1", "", "570.10.1.2", None, false, "four numbers"),
+            ("550.1.1", "", "570.10-rc1", None, false, "no number"),
             ("", "", "570.1.1", None, false, "nothing known"),
+            (
+                "",
+                "",
+                "570.1.1",
+                note(&["550"]),
+                false,
+                "a note, nothing else known",
+            ),
         ] {
             let given = |text: &'static str| Some(text).filter(|text| !text.is_empty());
             let host = Host {
@@ -342,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_librarys_own_note_counts() {
-        for (branches, want) in [("550", true), ("535", false), ("550,", false)] {
+        for (branches, want) in [("550", true), ("535", false)] {
             let tree = Tree::new("compat");
             std::os::unix::fs::symlink("/usr/local/cuda-13", tree.root_link("usr/local/cuda"))
                 .unwrap();
@@ -370,6 +379,41 @@ mod tests {
         }
     }
 
+    /// Upstream judges such a library by its version, as one of the time before notes.
+    #[test]
+    fn a_note_that_cannot_be_read() {
+        let good = with_note(r#"{"Driver": [535], "CUDA Version": "13.0"}"#);
+        let at = |needle: &[u8]| {
+            let mut windows = good.windows(needle.len());
+            windows.position(|window| window == needle).unwrap()
+        };
+        let changed = |at: usize, byte: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = byte;
+            bytes
+        };
+        for (bytes, want, notes) in [
+            (good.clone(), false, 1),
+            (changed(at(b"{\"Driver"), b'x'), true, 2),
+            (changed(at(OWNER.as_bytes()), b'x'), true, 2),
+            // Its section has the name, but not the type; or the type, but not the name.
+            (changed(64 + 4, 1), true, 1),
+            (changed(at(NOTE.as_bytes()), b'x'), true, 1),
+            (good[..200].to_vec(), true, 1),
+        ] {
+            let tree = Tree::new("compat-note");
+            tree.write("usr/local/cuda/compat/libcuda.so.580.10.1", bytes);
+            let host = Host {
+                driver: Some("550.1.1"),
+                cuda: None,
+            };
+            let mut done = Applied::default();
+            let decided = decide(&tree.root(), &host, None, &mut done);
+            assert_eq!(decided.is_some(), want, "{done:?}");
+            assert_eq!(done.notes.len(), notes, "{done:?}");
+        }
+    }
+
     #[test]
     fn two_candidates_are_none() {
         let tree = Tree::new("compat-two");
@@ -389,5 +433,24 @@ mod tests {
         assert_eq!(decide().as_deref(), Some("/compat"));
         tree.write("compat/libcuda.so.560.1.1", "a second one");
         assert_eq!(decide(), None);
+    }
+
+    #[test]
+    fn noise_in_a_note() {
+        let good = note_bytes(OWNER, r#"{"Driver": [535, "550"], "CUDA Version": "12.8"}"#);
+        let mut noise = crate::noise::Noise::new();
+        for alignment in [0, 1, 4, 8, usize::MAX] {
+            for _ in 0..2000 {
+                let bytes = noise.damaged(&good);
+                if let Some(note) = describe(&section(&bytes, alignment)) {
+                    assert!(note.branches.len() <= bytes.len());
+                    let host = Host {
+                        driver: Some("550.1"),
+                        cuda: Some("12.4"),
+                    };
+                    let _: bool = wanted(&host, "570.1", Some(&note));
+                }
+            }
+        }
     }
 }

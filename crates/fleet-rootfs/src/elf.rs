@@ -226,7 +226,10 @@ pub(crate) struct Section {
     pub(crate) alignment: usize,
 }
 
-/// A section by name, at most `limit` bytes; 64-bit files only.
+/// `sh_type` of notes.
+const SHT_NOTE: u32 = 7;
+
+/// A section of notes by name, at most `limit` bytes; 64-bit files only.
 pub(crate) fn section(file: &File, name: &str, limit: u64) -> Option<Section> {
     let head = read_at(file, 0, 64)?;
     if head.get(..6)? != b"\x7fELF\x02\x01" {
@@ -245,7 +248,8 @@ pub(crate) fn section(file: &File, name: &str, limit: u64) -> Option<Section> {
     let wanted = sections.iter().find(|section| {
         let at = section.u32(0).and_then(|at| usize::try_from(at).ok());
         let rest = at.and_then(|at| texts.get(at..)).unwrap_or_default();
-        rest.split(|byte| *byte == 0).next() == Some(name.as_bytes())
+        section.u32(4) == Some(SHT_NOTE)
+            && rest.split(|byte| *byte == 0).next() == Some(name.as_bytes())
     })?;
     let (start, length) = extent(wanted)?;
     if length > limit {
@@ -259,6 +263,7 @@ pub(crate) fn section(file: &File, name: &str, limit: u64) -> Option<Section> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::noise::Noise;
     use crate::root::tests::Tree;
 
     /// A shared library with one name, or none, and no code.
@@ -389,5 +394,36 @@ pub(crate) mod tests {
         assert_eq!(library(&file).unwrap().soname.as_deref(), Some("libc.so.6"));
         assert!(section(&file, ".note.gnu.build-id", 4096).is_some());
         assert!(section(&file, ".no.such.section", 4096).is_none());
+    }
+
+    #[test]
+    fn noise_does_no_harm() {
+        use std::io::Write;
+        use std::os::fd::OwnedFd;
+        let own = std::fs::read("/lib/x86_64-linux-gnu/libdl.so.2").unwrap_or_default();
+        let mut noise = Noise::new();
+        for good in [
+            image(true, 62, "libx.so.1"),
+            image(false, 3, "liby.so.2"),
+            own,
+        ] {
+            for _ in 0..2000 {
+                let name = c"elf";
+                let flags = nix::sys::memfd::MemFdCreateFlag::empty();
+                let memory: OwnedFd = nix::sys::memfd::memfd_create(name, flags).unwrap();
+                let mut file = File::from(memory);
+                file.write_all(&noise.damaged(&good)).unwrap();
+                if let Some(Library {
+                    soname: Some(soname),
+                    ..
+                }) = library(&file)
+                {
+                    assert!(!soname.contains(['/', '\0']) && soname.len() as u64 <= MAX_NAME);
+                }
+                if let Some(section) = section(&file, ".note.gnu.build-id", 64) {
+                    assert!(section.bytes.len() <= 64);
+                }
+            }
+        }
     }
 }

@@ -14,6 +14,8 @@ mod ldupdate;
 mod libraries;
 mod merge;
 mod musl;
+#[cfg(test)]
+mod noise;
 mod params;
 mod profile;
 pub mod root;

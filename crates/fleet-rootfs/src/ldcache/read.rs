@@ -176,8 +176,9 @@ fn read_extension(source: &mut Source<'_>, at: usize, cache: &mut Cache) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ldcache::serialise;
     use crate::ldcache::tests::sample;
+    use crate::ldcache::{serialise, sort};
+    use crate::noise::Noise;
 
     #[test]
     fn the_old_format() {
@@ -255,5 +256,42 @@ mod tests {
         bytes.extend([b'x'; 4000]);
         bytes.push(0);
         assert!(matches!(parse(&bytes), Err(CacheError::Damaged(_))));
+    }
+
+    /// What can be read is bounded, and is read again when it was written.
+    #[test]
+    fn damaged_files_of_every_format() {
+        let new = serialise(&sample());
+        let mut old = OLD_MAGIC.to_vec();
+        old.extend(2_u32.to_le_bytes());
+        for n in [0x303_u32, 0, 5, 3, 5, 0] {
+            old.extend(n.to_le_bytes());
+        }
+        old.extend(b"liba\0/x/liba\0");
+        let mut both = OLD_MAGIC.to_vec();
+        both.extend(0_u32.to_le_bytes());
+        both.extend(&new);
+        let own = std::fs::read("/etc/ld.so.cache").unwrap_or_default();
+        let mut noise = Noise::new();
+        let mut read = 0;
+        for (good, rounds) in [(&new, 5000), (&old, 5000), (&both, 5000), (&own, 20)] {
+            for _ in 0..rounds {
+                let bytes = noise.damaged(good);
+                let Ok(mut cache) = parse(&bytes) else {
+                    continue;
+                };
+                read += 1;
+                let texts = cache
+                    .entries
+                    .iter()
+                    .map(|entry| entry.key.len() + entry.path.len());
+                assert!(texts.sum::<usize>() <= MAX_TEXTS && cache.entries.len() <= MAX_ENTRIES);
+                assert!(cache.hwcaps.len() <= MAX_HWCAPS * 64);
+                sort(&mut cache);
+                cache.generator.get_or_insert_default();
+                assert_eq!(parse(&serialise(&cache)).as_ref(), Ok(&cache));
+            }
+        }
+        assert!(read > 500, "{read}");
     }
 }
