@@ -1,0 +1,66 @@
+#!/bin/bash
+# packages.sh [all] DIR: builds the packages in $PROGRAMS (the programs) and DIR (made by packaging/generate), twice, and installs,
+# uses, upgrades and removes the deb in a fresh Debian 12. "all" adds Debian 13, the rpm, lintian and rpmlint.
+#   STATE     where root file systems are kept between runs
+#   SIMULATE  directory of fleet-simulate
+set -euo pipefail
+TOP=$(cd "$(dirname "$0")/.." && pwd)
+all=
+if [ "${1:-}" = all ]; then all=1; shift; fi
+export GEN=$1
+say() { echo "packages: $*"; }
+
+need() {
+    local missing=""
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    say "installing:$missing"
+    apt-get update -qq
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
+# A root file system of SUITE with Podman, made once.
+root() {
+    local suite=$1 dir=$STATE/roots/$1
+    [ -e "$dir/made" ] && return 0
+    say "a fresh $suite with Podman, from Debian's packages"
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    mmdebstrap --quiet --variant=minbase --include=podman,catatonit,netavark,uidmap "$suite" "$dir/tree"
+    touch "$dir/made"
+}
+
+build() {
+    local out=$STATE/$1
+    rm -rf "$out"
+    "$TOP/packaging/deb/build" "$out" >/dev/null
+    [ -z "$all" ] || "$TOP/packaging/rpm/build" "$out" >/dev/null
+}
+
+need mmdebstrap dpkg-dev xz-utils ${all:+rpm rpmlint lintian}
+mkdir -p "$STATE"
+build packages
+sleep 1
+build packages-again
+for package in "$STATE"/packages/*; do
+    cmp "$package" "$STATE/packages-again/${package##*/}"
+done
+say "two builds are equal, byte by byte"
+# The same files under the next version, to upgrade to.
+FLEET_DEB_REVISION=2 "$TOP/packaging/deb/build" "$STATE/packages-next" >/dev/null
+
+for suite in bookworm ${all:+trixie}; do
+    root "$suite"
+    rm -rf "$STATE/roots/$suite/work"
+    "$TOP/tests/isolate" "$TOP/tests/packages/deb.sh" "$STATE/roots/$suite" "$STATE" "$SIMULATE"
+    say "$suite: installed, used, upgraded under a running container, purged"
+done
+[ -n "$all" ] || exit 0
+"$TOP/tests/packages/rpm.sh" "$STATE/packages"/*.rpm
+say "rpm: installed and removed"
+lintian --allow-root --fail-on error,warning "$STATE"/packages/*.deb
+rpmlint --config "$TOP/packaging/rpm/rpmlint.toml" "$STATE"/packages/*.rpm
+say "lintian and rpmlint have nothing to say"
