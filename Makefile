@@ -3,6 +3,8 @@
 # make peers  the suites over crun and runc, to check the suites
 # make vm     Debian trixie with systemd and Podman 5 in a virtual machine, by software emulation: 20 minutes and more
 # make bench  create, start, delete, exec and state beside crun and runc
+# make deb, make rpm    packages, in target/dist
+# make packages-test    the packages on Debian 12 and 13 and with rpm, lintian and rpmlint; make test does a part of it
 SHELL := /bin/bash
 TOP := $(CURDIR)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(TOP)/target)
@@ -13,7 +15,7 @@ PROFILE ?= release
 OUT = $(TARGET_DIR)/$(TRIPLE)/$(PROFILE)
 TOOLS = $(TARGET_DIR)/$(PROFILE)
 
-.PHONY: all setup build tools images demo test unit suites peers vm bench lint clean
+.PHONY: all setup build tools images demo test unit suites peers vm bench lint clean deb rpm packages-check packages-test package-files
 
 all: build
 
@@ -22,9 +24,9 @@ setup:
 
 # Static: the runtime is started several times per container, and next to images whose libraries it must not load.
 build: setup
-	RUSTFLAGS="-C target-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/$(ARCH)-linux-gnu \
+	RUSTFLAGS="-C target-feature=+crt-static$(REMAP)" LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/$(ARCH)-linux-gnu \
 		cargo build --locked --profile $(PROFILE) --target $(TRIPLE) -p fleet-nvidia
-	cargo build --locked --profile $(PROFILE) -p fleet-nvidia-ctl
+	RUSTFLAGS="$(REMAP)" cargo build --locked --profile $(PROFILE) -p fleet-nvidia-ctl
 
 tools: setup
 	cargo build --locked --profile $(PROFILE) -p fleet-sim -p fleet-sim-nvml
@@ -54,7 +56,24 @@ suites:
 		FLEET_STATE=$(TOP)/.state FLEET_SKIPPED=$(TOP)/.state/skipped \
 		tests/isolate cargo test --locked --offline -p fleet-tests -- --test-threads=1
 
-test: lint unit suites
+# Packages that are given away do not tell where they were built.
+deb rpm: REMAP = $(empty) --remap-path-prefix=$(TOP)=/usr/src/fleet-nvidia --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/usr/src/cargo
+deb rpm: build package-files
+	PROGRAMS=$(TARGET_DIR)/package/bin GEN=$(TARGET_DIR)/package/gen packaging/$@/build $(TARGET_DIR)/dist
+
+# Man pages and completions come from the programs' own definitions, in a build that does nothing else.
+package-files: build
+	cargo build --locked -p fleet-nvidia -p fleet-nvidia-ctl --features fleet-nvidia/docgen,fleet-nvidia-ctl/docgen
+	packaging/generate $(TARGET_DIR)/package/gen $(TARGET_DIR)/debug
+	install -D -t $(TARGET_DIR)/package/bin $(OUT)/fleet-nvidia $(TOOLS)/fleet-nvidia-ctl
+
+packages-check packages-test: PROFILE = fast
+packages-check packages-test:
+	$(MAKE) PROFILE=fast tools images package-files
+	PROGRAMS=$(TARGET_DIR)/package/bin STATE=$(TOP)/.state SIMULATE=$(TARGET_DIR)/fast \
+		tests/packages.sh $(if $(filter packages-test,$@),all) $(TARGET_DIR)/package/gen
+
+test: lint unit suites packages-check
 	@if [ -s .state/skipped ]; then echo "$$(sort -u .state/skipped | wc -l) skipped on this machine:"; sort -u .state/skipped; else echo "nothing was skipped"; fi
 
 # The suites that need nothing of ours, over the machine's crun and runc: what fails here says that a test is wrong.
