@@ -17,9 +17,8 @@ done
 bash -n /usr/share/bash-completion/completions/fleet-nvidia
 
 # One command, then a GPU container by name.
-mkdir -p /etc/containers/containers.conf.d
-cp /usr/share/fleet-nvidia/containers.conf.d/50-fleet-nvidia.conf /etc/containers/containers.conf.d/
-./fleet-simulate create --machine h100x2 --root /run/node --cdi /etc/cdi/nvidia.yaml
+fleet-nvidia-ctl configure podman >/dev/null
+./fleet-simulate create --machine h100x2 --root /run/node --cdi /etc/cdi/nvidia.yaml >/dev/null
 podman import -q glibc.tar gpu >/dev/null 2>&1
 gpus=$(podman --runtime fleet-nvidia run --rm --device nvidia.com/gpu=all gpu nvidia-smi -L | grep -c '^GPU')
 [ "$gpus" = 2 ] || fail "$gpus GPUs in the container, not 2"
@@ -36,7 +35,7 @@ dpkg -i this.deb > /tmp/log 2>&1 || { cat /tmp/log; fail "the package does not r
 podman exec lives true || fail "the older runtime cannot exec in the container"
 podman rm -f -t 0 lives >/dev/null
 
-rm -rf /etc/containers/containers.conf.d /etc/cdi /run/node
+rm -rf /etc/cdi /run/node
 dpkg -P fleet-nvidia > /tmp/log 2>&1 || { cat /tmp/log; fail "the package cannot be purged"; }
 files > /tmp/after
 diff /tmp/before /tmp/after || fail "these files are left, or gone, after the purge"
