@@ -2,9 +2,12 @@
 #![allow(missing_docs, clippy::expect_used, clippy::print_stdout)]
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::sync::OnceLock;
 
-use fleet_tests::{Output, path, run, skip};
+use fleet_tests::{Bundle, Output, assert_nothing_left, path, run, skip, until};
+use serde_json::{Value, json};
 
 /// The tool, with the binary under test named as the runtime where `configure` is asked for.
 fn ctl(args: &[&str]) -> Output {
@@ -183,4 +186,197 @@ fn docker_accepts_the_written_file() {
     drop(ctl(&["configure", "docker", "--root", root]).ok());
     let file = format!("{root}/etc/docker/daemon.json");
     drop(run(Command::new("dockerd").args(["--validate", "--config-file", &file])).ok());
+}
+
+/// A simulated node with two GPUs.
+fn gpus(test: &str) -> bool {
+    static NODE: OnceLock<Option<String>> = OnceLock::new();
+    let failed = NODE.get_or_init(|| {
+        let mut simulate = Command::new(path("FLEET_PROGRAMS").join("fleet-simulate"));
+        simulate.args(["create", "--machine", "h100x2", "--root", "/run/sim-node"]);
+        let out = run(simulate.args(["--cdi", "/etc/cdi/nvidia.yaml"]));
+        (out.code != 0).then(|| out.stderr.trim().to_owned())
+    });
+    if let Some(reason) = failed {
+        skip(test, reason);
+    }
+    failed.is_none()
+}
+
+fn config(name: &str, text: &str) -> String {
+    fs::create_dir_all("/run/node-suite").expect("mkdir");
+    let file = format!("/run/node-suite/{name}.toml");
+    fs::write(&file, text).expect("write a configuration");
+    file
+}
+
+/// `run -d` with a configuration of its own.
+fn start(bundle: &Bundle, config: &str) -> Output {
+    bundle.write();
+    let dir = bundle.dir.display().to_string();
+    bundle.runtime.run(&[
+        "--config", config, "run", "-d", "--bundle", &dir, &bundle.id,
+    ])
+}
+
+#[test]
+fn gpus_and_explain_name_the_holder_and_who_asked() {
+    if !gpus("gpus_and_explain_name_the_holder_and_who_asked") {
+        return;
+    }
+    let pod = json!({"cdi.k8s.io/x": "nvidia.com/gpu=1", "io.kubernetes.pod.name": "train"});
+    let bundle = Bundle::new("exec 3</dev/nvidia1; sleep 1000").set("/annotations", pod);
+    start(&bundle, &config("empty", "")).silent();
+    let root = bundle.runtime.root.display().to_string();
+    let report = || -> Value {
+        let out = ctl(&["gpus", "--json", "--state-root", &root]).ok();
+        serde_json::from_str(&out).expect("JSON")
+    };
+    until("the GPU to be opened", || {
+        report().to_string().contains("\"command\"")
+    });
+    let all = report();
+    let held = |gpu: usize| {
+        all["gpus"][gpu]["containers"]
+            .as_array()
+            .expect("containers")
+            .clone()
+    };
+    assert_eq!(all["gpus"].as_array().expect("gpus").len(), 2, "{all:#}");
+    assert!(held(0).is_empty(), "{all:#}");
+    let holder = &held(1)[0];
+    assert_eq!(holder["id"], bundle.id.as_str());
+    assert_eq!(holder["status"], "running");
+    assert_eq!(holder["device"], "nvidia.com/gpu=1");
+    assert_eq!(holder["specFile"], "/etc/cdi/nvidia.yaml");
+    assert_eq!(
+        holder["source"],
+        json!({"from": "annotation", "name": "cdi.k8s.io/x"})
+    );
+    assert_eq!(holder["labels"]["io.kubernetes.pod.name"], "train");
+    let open = holder["open"].as_array().expect("open");
+    assert!(
+        open.iter()
+            .any(|process| process["command"] == "sh" || process["command"] == "sleep"),
+        "{all:#}"
+    );
+    let metrics = ctl(&["gpus", "--prometheus", "--state-root", &root]).ok();
+    assert!(
+        metrics.contains("owner=\"container\"}") && metrics.contains("pod=\"train\"} 1\n"),
+        "{metrics}"
+    );
+    // The record as it lies where the tool looks by itself.
+    let script = "mount --bind \"$ROOT\" /run/fleet-nvidia && exec \"$CTL\" explain \"$ID\"";
+    fs::create_dir_all("/run/fleet-nvidia").expect("mkdir");
+    let explained = run(Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .env("ROOT", &root)
+        .env("CTL", path("FLEET_CTL"))
+        .env("ID", &bundle.id));
+    let explained = explained.ok();
+    let node = explained
+        .lines()
+        .find(|line| line.contains("path=/dev/nvidia1 "));
+    assert!(
+        node.is_some_and(|line| line.ends_with("annotation cdi.k8s.io/x")),
+        "{explained}"
+    );
+    assert!(
+        explained.contains("/etc/cdi/nvidia.yaml nvidia.com/gpu=1"),
+        "{explained}"
+    );
+}
+
+#[test]
+fn the_audit_trail_tells_of_a_containers_life() {
+    if !gpus("the_audit_trail_tells_of_a_containers_life") {
+        return;
+    }
+    fs::create_dir_all("/run/systemd/journal").expect("mkdir");
+    let journal =
+        UnixDatagram::bind("/run/systemd/journal/socket").expect("bind the journal's socket");
+    let file = "/run/node-suite/log/audit.jsonl";
+    let on = config(
+        "audit",
+        &format!("[audit]\nfile = \"{file}\"\njournald = true\n"),
+    );
+    let asks = |gpu: &str| {
+        Bundle::new("sleep 1000").set(
+            "/annotations",
+            json!({"cdi.k8s.io/x": format!("nvidia.com/gpu={gpu}")}),
+        )
+    };
+    let events = || -> Vec<Value> {
+        let text = fs::read_to_string(file).expect("read the trail");
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+            .collect()
+    };
+    let bundle = asks("0");
+    start(&bundle, &on).silent();
+    // Neither start nor delete reads the configuration.
+    bundle
+        .runtime
+        .run(&["delete", "--force", &bundle.id])
+        .silent();
+    let life = events();
+    let kinds: Vec<_> = life.iter().map(|event| event["event"].clone()).collect();
+    assert_eq!(kinds, ["create", "start", "delete"]);
+    for event in &life {
+        assert_eq!(
+            (&event["schemaVersion"], &event["container"]),
+            (&json!(1), &json!(bundle.id))
+        );
+        let devices = event["devices"].as_array().expect("devices");
+        let gpu = devices
+            .iter()
+            .find(|device| device["path"] == "/dev/nvidia0")
+            .expect("the GPU");
+        assert_eq!(gpu["device"], "nvidia.com/gpu=0");
+        assert_eq!(gpu["source"]["name"], "cdi.k8s.io/x");
+    }
+    let mut bytes = [0; 65536];
+    let length = journal.recv(&mut bytes).expect("a datagram");
+    let first = String::from_utf8_lossy(&bytes[..length]).into_owned();
+    assert!(
+        first.starts_with("MESSAGE={\"schemaVersion\":1,")
+            && first.contains("\nFLEET_EVENT=create\n"),
+        "{first}"
+    );
+
+    let unknown = asks("9");
+    drop(start(&unknown, &on).fails("unresolvable CDI devices nvidia.com/gpu=9"));
+    let denied = events().pop().expect("an event");
+    assert_eq!(
+        (&denied["event"], &denied["container"]),
+        (&json!("denied"), &json!(unknown.id))
+    );
+    assert!(
+        denied["error"]
+            .as_str()
+            .expect("error")
+            .starts_with("unresolvable CDI devices")
+    );
+
+    let strict = config(
+        "strict",
+        &format!("[audit]\nfile = \"{file}\"\n[sources]\ncdi-annotations = false\n"),
+    );
+    let refused = asks("0");
+    drop(start(&refused, &strict));
+    let told = events();
+    let denied = &told[told.len() - 3];
+    assert_eq!(denied["event"], "denied", "{told:#?}");
+    assert_eq!(denied["refused"][0]["asked"], "nvidia.com/gpu=0");
+
+    // What cannot be written down does not start.
+    let bad = config("bad", "[audit]\nfile = \"/proc/no/audit\"\n");
+    let lost = asks("0");
+    drop(start(&lost, &bad).fails("audit: /proc/no/audit"));
+    assert_nothing_left(&lost);
+    // Off by default, and for who asks for nothing.
+    let before = events().len();
+    start(&asks("0"), &config("empty", "")).silent();
+    start(&Bundle::new("sleep 1000"), &on).silent();
+    assert_eq!(events().len(), before);
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use fleet_cdi::{QualifiedName, Registry, Spec, Unresolvable};
 use fleet_inject::{
-    Applied, ApplyError, Change, Explanation, HookPolicy, HostProbe, Plan, PlanError, Refusal,
-    Request, RequestError, RequirementError, Requirements, Source, concerns,
+    Applied, ApplyError, AuditPolicy, Change, Explanation, HookPolicy, HostProbe, Plan, PlanError,
+    Refusal, Request, RequestError, RequirementError, Requirements, Source, concerns,
 };
 use serde_json::Value;
 
+use crate::audit::{Granted, granted};
 use crate::config::{ConfigError, load_policy, spec_dirs};
 use crate::env::Env;
 use crate::heal::Job;
@@ -106,6 +107,14 @@ pub struct Outcome {
     pub plan_summary: String,
     /// What a user should know although the container starts, one sentence each.
     pub warnings: Vec<String>,
+    /// What the policy refused.
+    pub refused: Vec<Refusal>,
+    /// The plan in the form of `explain --json`, to be kept with the container; `None` where there is nothing to tell.
+    pub record: Option<Vec<u8>>,
+    /// The devices of the edited spec; empty where the policy wants no audit trail.
+    pub granted: Vec<Granted>,
+    /// What the policy wants to be written down.
+    pub audit: AuditPolicy,
 }
 
 /// A plan, checked and not yet applied.
@@ -117,9 +126,15 @@ pub struct Prepared {
     pub refused: Vec<Refusal>,
     /// Unknown settings and requests without effect, one sentence each.
     pub warnings: Vec<String>,
+    /// What the policy wants to be written down.
+    pub audit: AuditPolicy,
 }
 
 impl Prepared {
+    fn has_something_to_tell(&self) -> bool {
+        !(self.plan.edits.is_empty() && self.refused.is_empty() && self.warnings.is_empty())
+    }
+
     /// For people and for programs.
     #[must_use]
     pub fn explanation(&self) -> Explanation<'_> {
@@ -145,17 +160,29 @@ pub fn inject(spec: &mut Value, env: &Env) -> Result<Outcome, InjectError> {
 /// # Errors
 /// See [`InjectError`]; the spec must then be discarded.
 pub fn inject_with(spec: &mut Value, env: &Env, host: &dyn Host) -> Result<Outcome, InjectError> {
+    let prepared = prepare(spec, env, host)?;
+    let applied = prepared.plan.apply(spec)?;
+    let record = prepared.has_something_to_tell();
+    let record = record.then(|| prepared.explanation().bytes());
     let Prepared {
         plan,
         refused,
         mut warnings,
-    } = prepare(spec, env, host)?;
-    let applied = plan.apply(spec)?;
+        audit,
+    } = prepared;
     warnings.extend(refused.iter().map(ToString::to_string));
+    let granted = match audit.is_on() {
+        true => granted(&plan, spec),
+        false => Vec::new(),
+    };
     Ok(Outcome {
         plan_summary: summary(&plan),
         applied,
         warnings,
+        refused,
+        record,
+        granted,
+        audit,
     })
 }
 
@@ -189,6 +216,7 @@ pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, Inj
         plan,
         refused: outcome.refused,
         warnings,
+        audit: file.policy.audit,
     })
 }
 
@@ -219,6 +247,7 @@ pub fn prepare_devices(
         plan,
         refused: Vec::new(),
         warnings,
+        audit: AuditPolicy::default(),
     })
 }
 

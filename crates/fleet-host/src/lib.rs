@@ -3,6 +3,7 @@
 //! Not here: NVML or anything else that must be loaded. A container is made from files alone.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod check;
 mod config;
 mod container;
@@ -23,6 +24,9 @@ pub mod nodes;
 pub mod proc;
 mod tree;
 
+pub use audit::{
+    AUDIT_SCHEMA_VERSION, AuditError, EventKind, Granted, Subject, Trail, granted, labels,
+};
 pub use check::{SpecFault, check_spec};
 pub use config::{ConfigError, config_path, is_toolkit, load_policy, spec_dirs};
 pub use container::{Container, StateError, read_object};

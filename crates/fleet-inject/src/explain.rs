@@ -34,22 +34,33 @@ struct Document<'a> {
 }
 
 impl Explanation<'_> {
+    /// The JSON form as bytes, to be kept with a container.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        // Maps with other keys than texts, which alone could fail, are not in it.
+        serde_json::to_vec(&self.document()).unwrap_or_default()
+    }
+
     /// One JSON object.
     #[must_use]
     pub fn json(&self) -> Value {
+        serde_json::to_value(self.document())
+            .unwrap_or_else(|err| json!({ "error": err.to_string() }))
+    }
+
+    fn document(&self) -> Document<'_> {
         let Self {
             plan,
             refused,
             warnings,
         } = *self;
-        let document = Document {
+        Document {
             schema_version: SCHEMA_VERSION,
             edits: &plan.edits,
             left_out: &plan.left_out,
             refused,
             warnings,
-        };
-        serde_json::to_value(document).unwrap_or_else(|err| json!({ "error": err.to_string() }))
+        }
     }
 
     /// One line per edit in aligned columns: what, where, from which CDI spec and device, asked for by whom. What the

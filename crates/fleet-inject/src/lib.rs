@@ -28,8 +28,8 @@ pub use plan::{
     REBUILT, Stage, faults,
 };
 pub use policy::{
-    Allow, CapabilityPolicy, DEFAULT_CONFIG, HookPolicy, Policy, PolicyError, PolicyFile, Profile,
-    Sources,
+    Allow, AuditPolicy, CapabilityPolicy, DEFAULT_CONFIG, HookPolicy, Policy, PolicyError,
+    PolicyFile, Profile, Sources,
 };
 pub use request::{Asked, Refusal, Request, RequestError, RequestOutcome, Source, concerns};
 pub use requirements::{Properties, RequirementError, Requirements};

@@ -41,6 +41,8 @@ pub struct Policy {
     pub allow: Allow,
     /// How hooks are run.
     pub hooks: HookPolicy,
+    /// Where it is written down who got which device.
+    pub audit: AuditPolicy,
 }
 
 impl Default for Policy {
@@ -58,7 +60,25 @@ impl Default for Policy {
             sources: Sources::default(),
             allow: Allow::default(),
             hooks: HookPolicy::default(),
+            audit: AuditPolicy::default(),
         }
+    }
+}
+
+/// Settings of `[audit]`; off unless one is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditPolicy {
+    /// A file that gets one line of JSON per event.
+    pub file: Option<PathBuf>,
+    /// Events go to systemd's journal as well.
+    pub journald: bool,
+}
+
+impl AuditPolicy {
+    /// Whether anything is written.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.file.is_some() || self.journald
     }
 }
 

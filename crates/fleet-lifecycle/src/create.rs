@@ -47,6 +47,10 @@ pub struct CreateRequest<'a> {
     pub host_paths: BTreeMap<String, String>,
     /// Where the first process's pid is written.
     pub pid_file: Option<PathBuf>,
+    /// What was injected and why, as it is to be kept.
+    pub plan: Option<Vec<u8>>,
+    /// Kept in the record for the caller.
+    pub audit: Option<Value>,
     /// Takes the terminal's master.
     pub console: Option<OwnedFd>,
     /// Descriptors from 3 up that the program keeps.
@@ -88,6 +92,9 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container> {
     let made = accounted.and_then(|_occupant| {
         container.save()?;
         container.save_spec(&request.spec)?;
+        if let Some(plan) = &request.plan {
+            container.save_plan(plan)?;
+        }
         build(&request, &rootfs, &mut container)
     });
     match made {
@@ -119,6 +126,7 @@ fn record(request: &CreateRequest<'_>, rootfs: &Path, group: Cgroup) -> Record {
         owner: owner(request.who.euid),
         annotations: annotations.collect(),
         cgroup: group,
+        audit: request.audit.clone(),
     }
 }
 

@@ -14,15 +14,16 @@ use crate::spec;
 /// How long a killed process may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Removes a container. With `force`, a running one is killed and an unknown one is no error.
+/// Removes a container and gives back what was known of it. With `force`, a running one is killed and an unknown one is no error.
 ///
 /// # Errors
 /// [`Error::WrongStatus`] for a running container without `force`; what could not be removed.
-pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<()> {
+pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<Option<Container>> {
     let container = match Container::load(root, id) {
         Ok(container) => container,
-        Err(Error::Unknown(_)) if force => return remove_unfinished(root, id),
-        Err(Error::Setup(_)) if force => return remove_unfinished(root, id),
+        Err(Error::Unknown(_) | Error::Setup(_)) if force => {
+            return remove_unfinished(root, id).map(|()| None);
+        }
         Err(err) => return Err(err),
     };
     let status = container.status();
@@ -37,7 +38,8 @@ pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<()> {
     end(&container);
     container.record.cgroup.remove()?;
     poststop(&container);
-    remove_dir(&container)
+    remove_dir(&container)?;
+    Ok(Some(container))
 }
 
 /// Undoes a creation that failed: nothing is left, and no error hides the one that caused it.

@@ -21,6 +21,8 @@ use crate::root::StateRoot;
 const STATE_FILE: &str = "state.json";
 /// File name of the spec the container was made from, edits included.
 const SPEC_FILE: &str = "config.json";
+/// File name of the plan by which devices were injected, in the caller's form.
+pub const PLAN_FILE: &str = "plan.json";
 /// The socket on which the container's first process waits for `start`; gone once it was started.
 pub const NOTIFY_SOCKET: &str = "notify.sock";
 
@@ -53,6 +55,9 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     /// Where its processes are accounted.
     pub cgroup: Cgroup,
+    /// Kept for the caller, who writes down what becomes of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Value>,
 }
 
 /// `runtime-spec runtime.md#state`, plus `paused`, which every engine expects.
@@ -140,6 +145,14 @@ impl Container {
         let bytes =
             serde_json::to_vec(spec).map_err(|err| Error::Setup(format!("encode spec: {err}")))?;
         replace_file(&self.dir.join(SPEC_FILE), &bytes, 0o600)
+    }
+
+    /// Stores the plan that the spec was edited by.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn save_plan(&self, plan: &[u8]) -> Result<()> {
+        replace_file(&self.dir.join(PLAN_FILE), plan, 0o600)
     }
 
     /// The stored spec.

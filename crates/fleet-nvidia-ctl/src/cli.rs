@@ -9,6 +9,7 @@ use crate::cdi;
 use crate::configure::Configure;
 use crate::doctor::Doctor;
 use crate::files::Files;
+use crate::gpus::Gpus;
 
 /// Show and check what fleet-nvidia does with CDI devices.
 #[derive(Debug, Parser)]
@@ -29,7 +30,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Print what would be injected into a container, and who wants it, without running it
+    /// Print what would be injected into a container, or what was, and who wants it, without running it
     Explain(Explain),
     /// Look at CDI specs, or make them
     #[command(subcommand)]
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     /// Build a GPU node without GPUs, to reproduce reports on any machine
     #[command(subcommand)]
     Simulate(fleet_sim::command::Simulate),
+    /// Show which container holds which GPU, who asked for it, and which processes use it
+    Gpus(Gpus),
     /// Say what is wrong with this node, and repair what can be repaired safely
     Doctor(Doctor),
     /// Tell an engine about the runtime, or take that back
@@ -51,8 +54,8 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct Explain {
-    /// A bundle directory, a config.json, or - for one on standard input
-    #[arg(value_name = "BUNDLE|FILE")]
+    /// A bundle directory, a config.json, - for one on standard input, or the id of a container that exists
+    #[arg(value_name = "BUNDLE|FILE|ID")]
     pub(crate) bundle: PathBuf,
     /// Print JSON
     #[arg(long)]

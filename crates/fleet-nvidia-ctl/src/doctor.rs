@@ -5,9 +5,11 @@ mod checks;
 mod programs;
 mod repair;
 mod report;
+mod services;
+mod smoke;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -30,6 +32,33 @@ pub(crate) struct Doctor {
     /// Only these checks, by name
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
+    /// Run a container by Podman, and report each step
+    #[arg(long)]
+    smoke_podman: bool,
+    /// The same by CRI-O, through crictl
+    #[arg(long)]
+    smoke_crio: bool,
+    /// The same by containerd, through ctr
+    #[arg(long)]
+    smoke_containerd: bool,
+    /// Image to run, with nvidia-smi in it (default: a root file system with the runtime's own binary)
+    #[arg(long, value_name = "IMAGE")]
+    smoke_image: Option<String>,
+    /// Name by which the engine knows the runtime (default: fleet-nvidia for Podman, nvidia for CRI-O)
+    #[arg(long, value_name = "NAME")]
+    smoke_runtime: Option<String>,
+    /// The runtime's binary for the smoke tests (default: where it is installed)
+    #[arg(long, value_name = "FILE")]
+    smoke_path: Option<PathBuf>,
+    /// Ask the services beside the containers: vLLM, Redis, Neo4j (HTTP and Bolt), NATS
+    #[arg(long)]
+    check_services: bool,
+    /// A service to ask: vllm, redis, neo4j, bolt or nats, and its address (default: all five on this machine)
+    #[arg(long, value_name = "KIND=ADDRESS", requires = "check_services")]
+    service: Vec<String>,
+    /// File with the services to ask (default: /etc/fleet-nvidia/services.toml)
+    #[arg(long, value_name = "FILE", requires = "check_services")]
+    services: Option<PathBuf>,
 }
 
 /// Where programs of the system lie.
@@ -73,7 +102,14 @@ pub(crate) fn run(cli: &Cli, args: &Doctor, out: &mut dyn Write) -> Result<Verdi
         space: &|path| files.free_space(path),
     };
     unknown_names(&args.only)?;
-    let report = Report::new(examine(&node, args));
+    let mut checked = Vec::new();
+    // What was asked for by name is not hidden among the rest.
+    if !args.only.is_empty() || !(args.smokes() || args.check_services) {
+        checked.extend(examine(&node, args));
+    }
+    checked.extend(smoke_all(&node, args));
+    checked.extend(services_all(&node, args)?);
+    let report = Report::new(checked);
     match args.json {
         true => write_json(out, &serde_json::to_value(&report)?)?,
         false => report.print(out)?,
@@ -83,6 +119,56 @@ pub(crate) fn run(cli: &Cli, args: &Doctor, out: &mut dyn Write) -> Result<Verdi
         Some(_) => Verdict::Warned,
         None => Verdict::Fine,
     })
+}
+
+impl Doctor {
+    fn smokes(&self) -> bool {
+        self.smoke_podman || self.smoke_crio || self.smoke_containerd
+    }
+}
+
+/// The containers that were asked for. They are this machine's: another root has no engines.
+fn smoke_all(node: &Node<'_>, args: &Doctor) -> Vec<Checked> {
+    let engines = [
+        (args.smoke_podman, smoke::Engine::Podman),
+        (args.smoke_crio, smoke::Engine::Crio),
+        (args.smoke_containerd, smoke::Engine::Containerd),
+    ];
+    let program = args.smoke_path.as_ref().map_or_else(
+        || crate::configure::installed_program(node.files),
+        |path| path.display().to_string(),
+    );
+    let plan = smoke::Plan {
+        name: args.smoke_runtime.clone(),
+        image: args.smoke_image.clone(),
+        program,
+        device: checks::any_device(node),
+    };
+    engines
+        .into_iter()
+        .filter(|(wanted, _)| *wanted)
+        .flat_map(|(_, engine)| smoke::run(engine, node, &plan))
+        .map(|(name, outcome)| Checked::new(&name, outcome, &|_| None))
+        .collect()
+}
+
+fn services_all(node: &Node<'_>, args: &Doctor) -> Result<Vec<Checked>, CtlError> {
+    if !args.check_services {
+        return Ok(Vec::new());
+    }
+    let password = std::env::var("REDIS_PASSWORD").ok();
+    let services = services::all(
+        node.files,
+        &args.service,
+        args.services.as_deref(),
+        password,
+    )
+    .map_err(CtlError::Asked)?;
+    let asked = services.iter().map(|service| {
+        let name = format!("service-{}", service.kind);
+        Checked::new(&name, services::ask(service), &|_| None)
+    });
+    Ok(asked.collect())
 }
 
 fn unknown_names(names: &[String]) -> Result<(), CtlError> {

@@ -1,15 +1,25 @@
-//! `explain`: the plan that `create` would apply.
+//! `explain`: the plan that `create` would apply, or the one that it did apply to a container that exists.
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use fleet_inject::{Explanation, Plan};
 use serde_json::Value;
 
 use crate::cli::{Cli, Explain};
+use crate::gpus::Record;
 use crate::{CtlError, Verdict, write_json};
 
 pub(crate) fn explain(cli: &Cli, args: &Explain, out: &mut dyn Write) -> Result<Verdict, CtlError> {
+    if let Some(record) = container(cli, &args.bundle)? {
+        match (args.json, &record.plan) {
+            (true, Some(plan)) => write_json(out, plan)?,
+            (true, None) => write_json(out, &NOTHING.json())?,
+            (false, _) => write!(out, "{}", crate::gpus::plan(&record))?,
+        }
+        return Ok(Verdict::Fine);
+    }
     let spec = load(&args.bundle)?;
     let prepared = fleet_host::prepare(&spec, &cli.env(), &cli.host())?;
     match args.json {
@@ -17,6 +27,32 @@ pub(crate) fn explain(cli: &Cli, args: &Explain, out: &mut dyn Write) -> Result<
         false => write!(out, "{}", prepared.explanation().text())?,
     }
     Ok(Verdict::Fine)
+}
+
+/// The plan of a container that nothing was injected into.
+const NOTHING: Explanation<'static> = Explanation {
+    plan: &EMPTY,
+    refused: &[],
+    warnings: &[],
+};
+static EMPTY: Plan = Plan {
+    edits: Vec::new(),
+    left_out: Vec::new(),
+    warnings: Vec::new(),
+};
+
+/// A word that names no file is the id of a container, or the start of one.
+fn container(cli: &Cli, given: &Path) -> Result<Option<Record>, CtlError> {
+    let word = given.to_string_lossy();
+    if word == "-" || word.contains('/') || given.exists() {
+        return Ok(None);
+    }
+    match crate::gpus::find(&cli.files(), &word, &cli.env()).map_err(CtlError::Asked)? {
+        Some(record) => Ok(Some(record)),
+        None => Err(CtlError::Asked(format!(
+            "there is neither a file nor a container of the runtime named {word}"
+        ))),
+    }
 }
 
 pub(crate) fn load(bundle: &Path) -> Result<Value, CtlError> {

@@ -12,6 +12,7 @@ mod doctor;
 mod explain;
 mod files;
 mod generate;
+mod gpus;
 mod simulate;
 mod system;
 mod toml_file;
@@ -45,6 +46,8 @@ enum CtlError {
     Simulate(#[from] fleet_sim::SimError),
     #[error(transparent)]
     Configure(#[from] configure::ConfigureError),
+    #[error(transparent)]
+    File(#[from] files::FileError),
     #[error("{0}")]
     Asked(String),
     #[error("print JSON: {0}")]
@@ -99,6 +102,7 @@ fn run(cli: &Cli, out: &mut dyn Write, remarks: &mut dyn Write) -> Result<Verdic
         Command::System(command) => system::run(cli, command, out),
         Command::Config(command) => config::run(cli, *command, out, remarks),
         Command::Simulate(verb) => simulate::simulate(verb, out),
+        Command::Gpus(args) => gpus::run(cli, args, out, remarks),
         Command::Doctor(args) => doctor::run(cli, args, out),
         Command::Configure(args) => configure::run(cli, args, out, remarks),
     }

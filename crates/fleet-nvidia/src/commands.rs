@@ -1,5 +1,6 @@
 //! One module per verb. Each turns what was typed into one call of the lifecycle.
 
+mod audit;
 mod create;
 mod delete;
 mod events;

@@ -70,6 +70,7 @@ impl<'a> Reader<'a> {
             "sources" => self.section(policy, entry, Self::sources)?,
             "allow" => self.section(policy, entry, Self::allow)?,
             "hooks" => self.section(policy, entry, Self::hooks)?,
+            "audit" => self.section(policy, entry, Self::audit)?,
             _ => self.unknown("", entry),
         }
         Ok(())
@@ -122,6 +123,26 @@ impl<'a> Reader<'a> {
             _ => self.unknown("hooks.", entry),
         }
         Ok(())
+    }
+
+    fn audit(&mut self, policy: &mut Policy, entry: &Entry<'_>) -> Result<(), PolicyError> {
+        match entry.0 {
+            "file" => policy.audit.file = Some(self.path(entry)?),
+            "journald" => policy.audit.journald = self.flag(entry)?,
+            _ => self.unknown("audit.", entry),
+        }
+        Ok(())
+    }
+
+    fn path(&self, entry: &Entry<'_>) -> Result<PathBuf, PolicyError> {
+        let path = self.string(entry)?;
+        match path.starts_with('/') && !path.ends_with('/') {
+            true => Ok(PathBuf::from(path)),
+            false => Err(self.value(
+                entry,
+                format!("is {path:?}, not the absolute path of a file"),
+            )),
+        }
     }
 
     fn profile(&self, entry: &Entry<'_>) -> Result<Profile, PolicyError> {
@@ -375,6 +396,9 @@ environment = ["nvidia.com/gpu=0"]
 native = false
 foreign = false
 foreign-timeout = 5
+[audit]
+file = "/var/log/audit.jsonl"
+journald = true
 "#;
         let file = parse(text, "f").unwrap();
         assert!(file.warnings.is_empty(), "{:?}", file.warnings);
@@ -405,6 +429,11 @@ foreign-timeout = 5
         assert_eq!(policy.allow.environment, ["nvidia.com/gpu=0"]);
         assert!(!policy.hooks.native && !policy.hooks.foreign);
         assert_eq!(policy.hooks.foreign_timeout, 5);
+        assert_eq!(
+            policy.audit.file,
+            Some(PathBuf::from("/var/log/audit.jsonl"))
+        );
+        assert!(policy.audit.journald);
     }
 
     #[test]
@@ -496,6 +525,11 @@ foreign-timeout = 5
                 1,
                 "`driver-capabilities` has \"cuda\", which is no driver capability; known are all, \
                  compat32,compute,display,graphics,ngx,utility,video",
+            ),
+            (
+                "[audit]\nfile = \"audit.log\"",
+                2,
+                "`file` is \"audit.log\", not the absolute path of a file",
             ),
             ("hooks = 1", 1, "`hooks` is of type integer, not a table"),
         ];

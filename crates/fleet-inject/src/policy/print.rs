@@ -8,6 +8,7 @@ pub(super) fn print(policy: &Policy) -> String {
         sources(policy),
         allow(policy),
         hooks(policy),
+        audit(policy),
     ]
     .join("\n")
 }
@@ -80,6 +81,15 @@ fn hooks(policy: &Policy) -> String {
         ),
     ]);
     format!("[hooks]\n{settings}")
+}
+
+fn audit(policy: &Policy) -> String {
+    let file = policy.audit.file.as_ref();
+    let settings = section(&[
+        ("file", file.map(|path| quoted(&path.to_string_lossy()))),
+        ("journald", Some(policy.audit.journald.to_string())),
+    ]);
+    format!("[audit]\n{settings}")
 }
 
 /// One line per setting that is stated.

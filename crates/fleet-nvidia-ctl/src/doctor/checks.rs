@@ -37,5 +37,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Check> {
     .flatten()
 }
 
+pub(crate) use cdi::any_device;
+
 #[cfg(test)]
 mod tests;

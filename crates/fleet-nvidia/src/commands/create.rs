@@ -11,7 +11,7 @@ use fleet_lifecycle::record::Container;
 use fleet_lifecycle::sys::process;
 use fleet_lifecycle::{Error, console_socket, selfexe, spec};
 
-use super::{Context, Done, inject};
+use super::{Context, Done, audit, inject};
 use crate::cli::{Create, Making};
 
 pub(super) fn create(context: &Context, args: &Create) -> Result<Done, Error> {
@@ -32,24 +32,30 @@ pub(super) fn make(
     let mut spec = spec::load(&bundle.join(&args.config))?;
     // Before any file of ours is read: a spec that cannot run is refused for that reason.
     spec::check(&spec)?;
-    let injected = inject::inject(context, &mut spec)?;
+    let mut injected = inject::inject(context, id, &bundle, &mut spec)?;
+    let trail = audit::trail(context, id, &bundle, &spec, &injected);
+    let applied = std::mem::take(&mut injected.applied);
     let listen = listen_fds(&mut spec);
     process::clear_environment();
-    fleet_lifecycle::create::create(CreateRequest {
+    let container = fleet_lifecycle::create::create(CreateRequest {
         root: &context.root,
         who: &context.who,
         id,
         bundle: &bundle,
         spec,
-        edits: injected.rootfs,
-        host_paths: injected.host_paths.into_iter().collect::<BTreeMap<_, _>>(),
+        edits: applied.rootfs,
+        host_paths: applied.host_paths.into_iter().collect::<BTreeMap<_, _>>(),
+        plan: injected.record.take(),
+        audit: trail.as_ref().map(|trail| serde_json::json!(trail)),
         pid_file: args.pid_file.clone(),
         console,
         preserve_fds: args.preserve_fds.saturating_add(listen),
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
         cgroup_driver: driver(context),
-    })
+    })?;
+    audit::created(context, &container, trail.as_ref(), &injected)?;
+    Ok(container)
 }
 
 /// Runs on from a protected view of the binary; only verbs that enter a container pay for it.

@@ -1,20 +1,29 @@
 //! Devices asked for by the spec: the one place where the runtime meets CDI.
 
+use std::path::Path;
+
 use serde_json::Value;
 
-use fleet_host::{Applied, Env};
+use fleet_host::{Env, Outcome};
 use fleet_lifecycle::Error;
 
-use super::Context;
+use super::{Context, audit};
 
 /// Edits the spec in memory. A spec that asks for nothing costs no file access.
-pub(super) fn inject(context: &Context, spec: &mut Value) -> Result<Applied, Error> {
-    let outcome = fleet_host::inject(spec, &env(context));
-    let outcome = outcome.map_err(|err| Error::Invalid(err.to_string()))?;
+pub(super) fn inject(
+    context: &Context,
+    id: &str,
+    bundle: &Path,
+    spec: &mut Value,
+) -> Result<Outcome, Error> {
+    let outcome = fleet_host::inject(spec, &env(context)).map_err(|err| {
+        audit::refused(context, id, bundle, spec, &err);
+        Error::Invalid(err.to_string())
+    })?;
     for warning in &outcome.warnings {
         context.log.warn(warning);
     }
-    Ok(outcome.applied)
+    Ok(outcome)
 }
 
 pub(super) fn env(context: &Context) -> Env {

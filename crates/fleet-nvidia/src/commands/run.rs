@@ -1,10 +1,9 @@
 //! `run`: create, start, and unless detached wait and remove.
 
-use fleet_lifecycle::delete::delete;
 use fleet_lifecycle::foreground::{self, Relay, Signals};
 use fleet_lifecycle::{Error, spec};
 
-use super::{Context, Done, create};
+use super::{Context, Done, create, delete, start};
 use crate::cli::Run;
 
 pub(super) fn run(context: &Context, args: &Run) -> Result<Done, Error> {
@@ -29,7 +28,7 @@ pub(super) fn run(context: &Context, args: &Run) -> Result<Done, Error> {
     start_or_remove(context, &container)?;
     let code = foreground::wait(container.record.pid, signals, relay);
     if !args.keep {
-        delete(&context.root, &args.id, true)?;
+        delete::remove(context, &args.id, true)?;
     }
     Ok(Done::Code(code?))
 }
@@ -38,8 +37,8 @@ fn start_or_remove(
     context: &Context,
     container: &fleet_lifecycle::record::Container,
 ) -> Result<(), Error> {
-    fleet_lifecycle::start::start(container).inspect_err(|_| {
-        drop(delete(&context.root, &container.record.id, true));
+    start::start_made(context, container).inspect_err(|_| {
+        drop(delete::remove(context, &container.record.id, true));
     })
 }
 

@@ -33,6 +33,13 @@ fn registry(node: &Node<'_>) -> Result<Registry, Broken> {
     Ok(host.registry(&fleet_host::spec_dirs(&file.policy, node.env)))
 }
 
+/// A device to ask for: all GPUs where a spec has that name, else the first.
+pub(crate) fn any_device(node: &Node<'_>) -> Option<String> {
+    let names = registry(node).ok()?.devices();
+    let all = names.iter().find(|name| name.name() == "all");
+    all.or_else(|| names.first()).map(ToString::to_string)
+}
+
 fn cdi(node: &Node<'_>) -> Outcome {
     let registry = registry(node)?;
     let mut findings: Vec<_> = registry

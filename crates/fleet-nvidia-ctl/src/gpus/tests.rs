@@ -1,0 +1,186 @@
+//! Holders on a node made of files.
+
+use std::fs;
+use std::path::Path;
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+use crate::cli::Cli;
+
+const SPEC: &str = "cdiVersion: 0.5.0
+kind: nvidia.com/gpu
+devices:
+- name: \"0\"
+  containerEdits: {deviceNodes: [{path: /dev/nvidia0, major: 195, minor: 0, type: c}]}
+- name: GPU-aaaa
+  containerEdits: {deviceNodes: [{path: /dev/nvidia0, major: 195, minor: 0, type: c}]}
+- name: \"1\"
+  containerEdits: {deviceNodes: [{path: /dev/nvidia1, major: 195, minor: 1, type: c}]}
+- name: all
+  containerEdits: {deviceNodes: [{path: /dev/nvidia0, major: 195, minor: 0, type: c}, {path: /dev/nvidia1, major: 195, minor: 1, type: c}]}
+containerEdits: {deviceNodes: [{path: /dev/nvidiactl, major: 195, minor: 255, type: c}]}
+";
+
+fn node() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("etc/cdi/nvidia.yaml", SPEC);
+    write("etc/fleet-nvidia/config.toml", "");
+    write("proc/devices", "Character devices:\n195 nvidia\n");
+    write(
+        "proc/driver/nvidia/gpus/0000:01:00.0/information",
+        "Model: \t\t NVIDIA H100\nGPU UUID: \t GPU-aaaa\nBus Location: \t 0000:01:00.0\nDevice Minor: \t 0\n",
+    );
+    let device = |minor: u32| json!({"path": format!("/dev/nvidia{minor}"), "type": "c", "major": 195, "minor": minor});
+    let record = |id: &str, pid: u32, spec: Value, plan: Option<Value>| {
+        let state = json!({
+            "version": 1, "id": id, "pid": pid, "startTime": 77, "created": format!("2026-01-0{}T00:00:00Z", pid % 10),
+            "cgroup": {"path": format!("/x/{id}")}, "later": true,
+        });
+        write(
+            &format!("run/fleet-nvidia/{id}/state.json"),
+            &state.to_string(),
+        );
+        write(
+            &format!("run/fleet-nvidia/{id}/config.json"),
+            &spec.to_string(),
+        );
+        if let Some(plan) = plan {
+            write(
+                &format!("run/fleet-nvidia/{id}/plan.json"),
+                &plan.to_string(),
+            );
+        }
+    };
+    let origin = json!({"source": {"from": "environment", "name": "NVIDIA_VISIBLE_DEVICES"}, "specFile": "/etc/cdi/nvidia.yaml", "device": "nvidia.com/gpu=0"});
+    let plan = json!({"schemaVersion": 1, "edits": [
+        {"change": "env", "name": "A", "value": "1", "origin": {"source": {"from": "environment", "name": "NVIDIA_VISIBLE_DEVICES"}, "specFile": "/etc/cdi/nvidia.yaml"}},
+        {"change": "device", "path": "/dev/nvidia0", "major": 195, "minor": 0, "origin": origin},
+    ]});
+    let pod = json!({"io.kubernetes.pod.name": "train\u{1b}", "io.kubernetes.pod.namespace": "ml"});
+    record(
+        "c-asked",
+        101,
+        json!({"annotations": pod, "linux": {"devices": [device(0)]}}),
+        Some(plan),
+    );
+    record(
+        "c-engine",
+        102,
+        json!({"linux": {"devices": [device(0), device(1)]}}),
+        None,
+    );
+    record("c-none", 103, json!({"linux": {}}), None);
+    // Still running, by its start time; the others are gone.
+    write(
+        "proc/101/stat",
+        &format!("101 (a) b) S{} 77 0\n", " 0".repeat(18)),
+    );
+    write("run/fleet-nvidia/damaged/state.json", "{");
+    write(
+        "run/containerd/runc/k8s.io/x/state.json",
+        "{\"init_process_pid\": 1}",
+    );
+    root
+}
+
+/// Output and remarks.
+fn typed(root: &Path, args: &[&str]) -> (String, String) {
+    let start = [
+        "fleet-nvidia-ctl",
+        "--root-dir",
+        root.to_str().unwrap(),
+        "--config",
+        "/etc/fleet-nvidia/config.toml",
+    ];
+    let cli = Cli::try_parse_from(start.iter().chain(args)).unwrap();
+    let (mut out, mut remarks) = (Vec::new(), Vec::new());
+    let verdict = crate::run(&cli, &mut out, &mut remarks);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let mut remarks = text(remarks);
+    if let Err(err) = verdict {
+        remarks.push_str(&err.to_string());
+    }
+    (text(out), remarks)
+}
+
+/// The forms are interfaces: they change with their version.
+#[test]
+fn holders_have_stable_forms() {
+    let node = node();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let cases: [(&str, &[&str]); 5] = [
+        ("gpus.json", &["gpus", "--json"]),
+        ("gpus.txt", &["gpus"]),
+        ("gpus.prom", &["gpus", "--prometheus"]),
+        ("explain-id.txt", &["explain", "c-asked"]),
+        ("explain-engine.txt", &["explain", "c-e"]),
+    ];
+    for (name, args) in cases {
+        let (out, remarks) = typed(node.path(), args);
+        let have = out.replace(
+            &node.path().canonicalize().unwrap().display().to_string(),
+            "",
+        );
+        if args[0] == "gpus" {
+            assert!(
+                remarks.contains("damaged/state.json is damaged"),
+                "{remarks}"
+            );
+        }
+        let path = golden.join(name);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, &have).unwrap();
+        }
+        assert_eq!(
+            have,
+            fs::read_to_string(path).unwrap(),
+            "{name}: UPDATE=1 writes it anew"
+        );
+    }
+}
+
+#[test]
+fn a_container_is_explained_by_a_unique_start_of_its_id() {
+    let node = node();
+    let (out, _) = typed(node.path(), &["explain", "--json", "c-asked"]);
+    let plan: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(plan["edits"].as_array().unwrap().len(), 2);
+    let (out, _) = typed(node.path(), &["explain", "--json", "c-none"]);
+    let plan: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&plan["schemaVersion"], &plan["edits"]),
+        (&json!(1), &json!([]))
+    );
+    assert_eq!(
+        typed(node.path(), &["explain", "c-none"]).0,
+        "nothing was injected\n"
+    );
+    let (_, err) = typed(node.path(), &["explain", "c-"]);
+    assert!(
+        err.starts_with("3 containers have an id that starts with c-"),
+        "{err}"
+    );
+    let (_, err) = typed(node.path(), &["explain", "nobody"]);
+    assert_eq!(
+        err,
+        "there is neither a file nor a container of the runtime named nobody"
+    );
+}
+
+#[test]
+fn a_node_without_gpus_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("etc/fleet-nvidia")).unwrap();
+    fs::write(root.path().join("etc/fleet-nvidia/config.toml"), "").unwrap();
+    let (out, remarks) = typed(root.path(), &["gpus"]);
+    assert_eq!(
+        (out.as_str(), remarks.as_str()),
+        ("no GPU is known here; hint: fleet-nvidia-ctl doctor\n", "")
+    );
+}
