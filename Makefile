@@ -15,7 +15,7 @@ PROFILE ?= release
 OUT = $(TARGET_DIR)/$(TRIPLE)/$(PROFILE)
 TOOLS = $(TARGET_DIR)/$(PROFILE)
 
-.PHONY: all setup build tools images demo test unit suites peers vm bench lint clean deb rpm packages-check packages-test package-files
+.PHONY: all setup build tools images demo test unit suites peers conformance vm bench lint clean deb rpm packages-check packages-test package-files
 
 all: build
 

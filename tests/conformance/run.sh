@@ -1,0 +1,54 @@
+#!/bin/bash
+# Runs the suites of crun and runc over this project's runtime and over both of them, each case in an isolated run of its own,
+# and reports. What was passed is in RESULTS, one JSON object a case.
+#   run.sh DIR SUITES RUNTIMES VIEWS [FILTER]
+#     SUITES    crun, runc
+#     RUNTIMES  paths of binaries, separated by blanks
+#     VIEWS     v1, v2: the cgroup hierarchies that the tests see
+#     FILTER    regular expression; only cases `FILE CASE` that match it are run
+set -eu
+top=$(cd "$(dirname "$0")/../.." && pwd)
+here=$top/tests/conformance
+dir=$(cd "$1" && pwd) suites=$2 runtimes=$3 views=$4 filter=${5:-.}
+limit=${LIMIT:-60}
+results=$dir/results
+mkdir -p "$results/logs"
+
+# verdict LOG: the result of the one case in a TAP log.
+verdict() {
+    tr -d '\r' < "$1" | awk '
+        /^not ok / { result = "failed" }
+        /^ok / && !result { result = ($0 ~ /#[ ]?[Ss][Kk][Ii][Pp]/) ? "skipped" : "passed"
+            if (match($0, /# skip /)) note = substr($0, RSTART + 7) }
+        END { print (result ? result : "failed") "\t" note }'
+}
+
+one() {
+    local suite=$1 view=$2 runtime=$3 file=$4 name=$5 log code=0
+    log=$results/logs/$suite-$view-${runtime##*/}-$(printf '%s %s' "$file" "$name" | tr -c 'A-Za-z0-9.\n-' _ | cut -c 1-120)
+    # A terminal, since some cases want one. The pseudo terminal's own end must not be the caller's.
+    RUNTIME=$runtime "$top/tests/isolate" --cgroup "$view" "$here/confined" timeout --kill-after 5 "$limit" \
+        script -qec "$(printf '%q ' "$here/case.sh" "$suite" "$dir" "$file" "$name")" /dev/null < /dev/null > "$log" 2>&1 || code=$?
+    [ "$code" != 124 ] && [ "$code" != 137 ] || printf '\nnot ok 1 %s\n# no end after %s s\n' "$name" "$limit" >> "$log"
+    verdict "$log" | jq -cR --arg suite "$suite" --arg view "$view" --arg runtime "${runtime##*/}" --arg file "$file" --arg case "$name" \
+        'split("\t") | {suite: $suite, view: $view, runtime: $runtime, file: $file, case: $case, result: .[0]} + (if .[1] != "" then {note: .[1]} else {} end)'
+}
+
+for suite in $suites; do
+    "$here/cases.sh" "$suite" "$dir" > "$results/$suite.cases"
+    for view in $views; do
+        for runtime in $runtimes; do
+            # runc has neither --cgroup-manager nor --config, with which crun's suite begins every call.
+            [ "$suite-${runtime##*/}" != crun-runc ] || continue
+            out=$results/$suite-$view-${runtime##*/}.json
+            [ "$filter" != . ] || : > "$out.new"
+            while IFS=$'\t' read -r file name; do
+                [[ "$file $name" =~ $filter ]] || continue
+                line=$(one "$suite" "$view" "$runtime" "$file" "$name")
+                jq -r '"\(.result)\t\(.runtime) \(.view) \(.suite) \(.file): \(.case)"' <<< "$line"
+                [ "$filter" != . ] || echo "$line" >> "$out.new"
+            done < "$results/$suite.cases"
+            [ "$filter" != . ] || mv "$out.new" "$out"
+        done
+    done
+done
