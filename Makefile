@@ -2,6 +2,7 @@
 # make test   everything that CI runs
 # make peers  the suites over crun and runc, to check the suites
 # make vm     Debian trixie with systemd and Podman 5 in a virtual machine, by software emulation: 20 minutes and more
+# make conformance   the suites of crun and runc over this runtime and over both of them
 # make bench  create, start, delete, exec and state beside crun and runc
 # make deb, make rpm    packages, in target/dist
 # make packages-test    the packages on Debian 12 and 13 and with rpm, lintian and rpmlint; make test does a part of it
@@ -90,6 +91,17 @@ vm:
 	$(MAKE) PROFILE=fast build tools images
 	tests/vm/image.sh $(TOP)/.state/vm
 	tests/vm/run $(TOP)/.state/vm $(TARGET_DIR)/$(TRIPLE)/fast/fleet-nvidia $(TARGET_DIR)/fast
+
+# SUITES, RUNTIMES and VIEWS narrow it down. Sources are fetched from Debian on the first run.
+SUITES ?= crun runc
+RUNTIMES ?= $(OUT)/fleet-nvidia $(shell command -v crun) $(shell command -v runc)
+VIEWS ?= v1 v2
+conformance: PROFILE = fast
+conformance:
+	$(MAKE) PROFILE=fast build images
+	@tests/conformance/prepare.sh .state/conformance
+	@tests/conformance/run.sh .state/conformance "$(SUITES)" "$(RUNTIMES)" "$(VIEWS)"
+	@tests/conformance/report.sh .state/conformance
 
 bench: build tools images
 	RUNTIME_UNDER_TEST=$(OUT)/fleet-nvidia tests/bench.sh $(TOOLS)

@@ -156,33 +156,27 @@ fn exec_into_a_created_container() {
 
 #[test]
 fn exec_runs_on_the_containers_cpus() {
-    gap(
-        "exec_runs_on_the_containers_cpus",
-        "exec keeps the caller's CPU affinity",
-        || {
-            let all = fs::read_to_string("/sys/devices/system/cpu/online").expect("online CPUs");
-            if all.trim() == "0" {
-                skip(
-                    "exec_runs_on_the_containers_cpus",
-                    "the machine has one CPU",
-                );
-                return;
-            }
-            if not_for_peers("exec_runs_on_the_containers_cpus") {
-                return;
-            }
-            let bundle = Bundle::new("sleep 100");
-            bundle.start();
-            let mut command = Command::new("taskset");
-            command
-                .args(["--cpu-list", "0"])
-                .arg(&bundle.runtime.binary);
-            command.arg("--root").arg(&bundle.runtime.root);
-            command.args(["exec", &bundle.id, "cat", "/proc/self/status"]);
-            let text = run(&mut command).ok();
-            assert_eq!(field(&text, "Cpus_allowed_list:"), all.trim());
-        },
-    );
+    let all = fs::read_to_string("/sys/devices/system/cpu/online").expect("online CPUs");
+    if all.trim() == "0" {
+        skip(
+            "exec_runs_on_the_containers_cpus",
+            "the machine has one CPU",
+        );
+        return;
+    }
+    if not_for_peers("exec_runs_on_the_containers_cpus") {
+        return;
+    }
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    let mut command = Command::new("taskset");
+    command
+        .args(["--cpu-list", "0"])
+        .arg(&bundle.runtime.binary);
+    command.arg("--root").arg(&bundle.runtime.root);
+    command.args(["exec", &bundle.id, "cat", "/proc/self/status"]);
+    let text = run(&mut command).ok();
+    assert_eq!(field(&text, "Cpus_allowed_list:"), all.trim());
 }
 
 #[test]
@@ -283,18 +277,12 @@ fn read_only_dev_and_cgroup_mounts() {
 
 #[test]
 fn bind_over_a_dangling_link() {
-    gap(
-        "bind_over_a_dangling_link",
-        "a bind mount over a dangling symbolic link of the image fails (libcontainer)",
-        || {
-            let bundle = Bundle::new("cat /link");
-            symlink("/made/file", bundle.dir.join("rootfs/link")).expect("link");
-            let source = bundle.dir.join("source");
-            fs::write(&source, "bound\n").expect("write");
-            let bundle = bundle.mount("/link", "bind", source.to_str().expect("text"), &["bind"]);
-            assert_eq!(bundle.run().ok(), "bound\n");
-        },
-    );
+    let bundle = Bundle::new("cat /link");
+    symlink("/made/file", bundle.dir.join("rootfs/link")).expect("link");
+    let source = bundle.dir.join("source");
+    fs::write(&source, "bound\n").expect("write");
+    let bundle = bundle.mount("/link", "bind", source.to_str().expect("text"), &["bind"]);
+    assert_eq!(bundle.run().ok(), "bound\n");
 }
 
 #[test]
@@ -333,26 +321,20 @@ fn bind_options() {
 /// The root user of the namespace may not pass through the source's directories; the caller may.
 #[test]
 fn private_bind_source_in_a_user_namespace() {
-    gap(
-        "private_bind_source_in_a_user_namespace",
-        "a volume below a directory that the mapped root may not enter fails (libcontainer)",
-        || {
-            let bundle = Bundle::new("cat /v/file");
-            let private = bundle.dir.join("private");
-            fs::create_dir_all(private.join("volume")).expect("mkdir");
-            fs::write(private.join("volume/file"), "seen\n").expect("write");
-            fs::create_dir(bundle.dir.join("rootfs/v")).expect("mkdir");
-            fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).expect("chmod");
-            let source = private.join("volume").display().to_string();
-            let maps = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-            let bundle = bundle
-                .namespace("user", None)
-                .set("/linux/uidMappings", maps.clone())
-                .set("/linux/gidMappings", maps)
-                .mount("/v", "bind", &source, &["rbind"]);
-            assert_eq!(bundle.run().ok(), "seen\n");
-        },
-    );
+    let bundle = Bundle::new("cat /v/file");
+    let private = bundle.dir.join("private");
+    fs::create_dir_all(private.join("volume")).expect("mkdir");
+    fs::write(private.join("volume/file"), "seen\n").expect("write");
+    fs::create_dir(bundle.dir.join("rootfs/v")).expect("mkdir");
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).expect("chmod");
+    let source = private.join("volume").display().to_string();
+    let maps = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    let bundle = bundle
+        .namespace("user", None)
+        .set("/linux/uidMappings", maps.clone())
+        .set("/linux/gidMappings", maps)
+        .mount("/v", "bind", &source, &["rbind"]);
+    assert_eq!(bundle.run().ok(), "seen\n");
 }
 
 #[test]

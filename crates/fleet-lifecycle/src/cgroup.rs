@@ -20,6 +20,7 @@ mod list;
 mod processes;
 mod scope;
 mod stats;
+mod sub;
 mod systemd;
 #[cfg(test)]
 mod tests;
@@ -207,7 +208,7 @@ impl Cgroup {
             .is_some_and(|freezer| freezer.is_frozen().unwrap_or(false));
         if frozen {
             return Err(CgroupError::Invalid(format!(
-                "cgroup `{}` exists and is frozen",
+                "container's cgroup unexpectedly frozen: `{}` exists already",
                 self.path
             )));
         }

@@ -61,6 +61,8 @@ pub struct CreateRequest<'a> {
     pub no_new_keyring: bool,
     /// Who manages the cgroup.
     pub cgroup_driver: Driver,
+    /// `NAME=VALUE` for hooks that name no environment.
+    pub hook_environment: Vec<String>,
 }
 
 /// Makes the container.
@@ -71,7 +73,6 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container> {
     spec::check(&request.spec)?;
     sysctl::check(&request.spec)?;
     check_terminal(&request)?;
-    check_preserved(request.preserve_fds)?;
     let rootfs = spec::rootfs(&request.spec, request.bundle)?;
     check_dev(&rootfs)?;
     let mut group = Cgroup::choose(&cgroup::Request {
@@ -144,28 +145,13 @@ fn check_terminal(request: &CreateRequest<'_>) -> Result<()> {
         request.console.is_some(),
     ) {
         (true, false) => Err(Error::Invalid(
-            "`process.terminal` is true: use `--console-socket` to receive the terminal".to_owned(),
+            "`process.terminal` is true: use --console-socket to receive the terminal".to_owned(),
         )),
         (false, true) => Err(Error::Invalid(
             "`--console-socket` was given but `process.terminal` is false".to_owned(),
         )),
         _ => Ok(()),
     }
-}
-
-/// As runc: each descriptor that is to be kept must exist, which also keeps ours out of that range.
-pub(crate) fn check_preserved(count: u32) -> Result<()> {
-    for fd in 3..3 + count.min(1 << 16) {
-        let open = i32::try_from(fd)
-            .ok()
-            .is_some_and(|fd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).is_ok());
-        if !open {
-            return Err(Error::Invalid(format!(
-                "unable to stat preserved-fd {fd} (of {count} fds): it is not open"
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// libcontainer 0.7: makes the default links of `/dev` by joined paths, so a `/dev` that is a symbolic link in the
@@ -218,10 +204,16 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
         cgroup_hidden: hidden,
         unified: surroundings::unified(),
         rootfs: root.as_fd(),
+        bundle: request.bundle,
     };
     let mut view = view::create(&request.spec, here)?;
     let state = container.state_as(Status::Creating);
-    let hookpoint = Hookpoint::new(&request.spec, &state)?;
+    let hookpoint = Hookpoint::new(
+        &request.spec,
+        &state,
+        &request.hook_environment,
+        request.no_pivot,
+    )?;
     if let Some(hookpoint) = &hookpoint {
         view.spec["hooks"] = hookpoint.library_hooks();
     }
@@ -243,6 +235,7 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
         } else {
             container.record.cgroup.path()
         },
+        enter: Vec::new(),
         socket: NOTIFY_SOCKET,
         preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
         no_pivot: request.no_pivot,
@@ -353,8 +346,8 @@ fn tail(
         full,
         host_path,
         in_user_namespace,
-        layout.own_dev,
-        layout.bound_dev,
+        request.who.euid == 0 && !request.who.in_user_namespace,
+        &layout,
     )?;
     let program = program_plan::from_spec(full, &full["process"], Some(&request.root.cache()))?;
     let console = request

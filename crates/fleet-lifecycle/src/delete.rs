@@ -89,10 +89,7 @@ fn poststop(container: &Container) {
     let Ok(spec) = container.spec() else { return };
     let state = container.state_as(Status::Stopped).to_string();
     for hook in spec::list(&spec, "/hooks/poststop") {
-        let env = HookEnv {
-            cwd: Some(container.record.bundle.clone()),
-            ..HookEnv::default()
-        };
+        let env = HookEnv::outside(&container.record.bundle);
         if let Err(err) = hooks::run("poststop", hook, state.as_bytes(), &env) {
             tracing::warn!("{err}");
         }

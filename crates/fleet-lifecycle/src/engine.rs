@@ -45,6 +45,8 @@ pub struct Launch<'a> {
     pub rootfs: PathBuf,
     /// Absolute path of the cgroup below every hierarchy's root; the process is moved there.
     pub cgroup_path: &'a str,
+    /// Directories of cgroups that the process is moved to before it goes on ([`join`] only).
+    pub enter: Vec<PathBuf>,
     /// File name of the socket on which the process waits for the start signal.
     pub socket: &'a str,
     /// Number of descriptors from 3 up that the program keeps.
@@ -93,13 +95,42 @@ pub fn join(launch: Launch<'_>) -> Result<i32> {
     };
     let socket = launch.state_dir.join(launch.socket);
     let report = Arc::clone(&launch.tail.report);
+    let enter = launch.enter.clone();
     let pid = drive(launch, spec, kind, None, None)?;
     drop(writer);
-    let released = release(&socket);
+    let released = move_to(&enter, pid).and_then(|()| release(&socket));
     drop(std::fs::remove_file(&socket));
+    if released.is_err() {
+        end(pid);
+    }
     released?;
     wait_for_program(reader, &report)?;
     Ok(pid)
+}
+
+fn move_to(cgroups: &[PathBuf], pid: i32) -> Result<()> {
+    for dir in cgroups {
+        let file = dir.join("cgroup.procs");
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&file)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, pid.to_string().as_bytes()))
+            .map_err(|err| {
+                let cause = crate::error::errno_text(&err).to_lowercase();
+                Error::Setup(format!(
+                    "`--cgroup`: adding pid {pid} to {}: {cause}",
+                    file.display()
+                ))
+            })?;
+    }
+    Ok(())
+}
+
+/// A process that still waits for its release.
+fn end(pid: i32) {
+    let pid = nix::unistd::Pid::from_raw(pid);
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    let _ = nix::sys::wait::waitpid(pid, None);
 }
 
 /// The pipe closes when the program is executed; anything written to it before is the reason why it was not.

@@ -39,8 +39,8 @@ pub struct ExecRequest<'a> {
     pub preserve_fds: u32,
     /// Go on in a paused container.
     pub ignore_paused: bool,
-    /// A cgroup below the container's own.
-    pub sub_cgroup: Option<String>,
+    /// Cgroups below the container's own, `[CONTROLLERS:]PATH`.
+    pub sub_cgroups: Vec<String>,
 }
 
 /// Namespace type in the spec, and its file under `/proc/PID/ns`.
@@ -64,7 +64,6 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
     check_status(container, request.ignore_paused)?;
     let full = container.spec()?;
     spec::check_process(&json!({"process": request.process}), "/process")?;
-    create::check_preserved(request.preserve_fds)?;
     let open = namespaces(container.record.pid, &full)?;
     let entries = open.iter().map(
         |(kind, fd)| json!({"type": kind, "path": format!("/proc/self/fd/{}", fd.as_raw_fd())}),
@@ -82,7 +81,12 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
         resolved: std::cell::RefCell::default(),
     };
     let hidden = !container.record.cgroup.writable();
-    let target = cgroup_target(container, request.sub_cgroup.as_deref(), hidden)?;
+    let enter = container.record.cgroup.below(&request.sub_cgroups)?;
+    let target = if hidden {
+        surroundings::HIDDEN_CGROUP.to_owned()
+    } else {
+        container.record.cgroup.exec_target(container.record.pid)
+    };
     let oom = oom::Adjusted::set(&json!({"process": request.process}), request.who.rootless())?;
     let mut surroundings = Surroundings::new();
     if hidden {
@@ -97,6 +101,7 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
         view,
         rootfs: container.record.rootfs.clone(),
         cgroup_path: &target,
+        enter,
         socket: &socket,
         preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
         no_pivot: false,
@@ -117,12 +122,10 @@ fn check_status(container: &Container, ignore_paused: bool) -> Result<()> {
     match container.status() {
         Status::Running | Status::Created => Ok(()),
         Status::Paused if ignore_paused => Ok(()),
-        Status::Paused => Err(Error::WrongStatus {
-            verb: "exec in",
-            id: container.record.id.clone(),
-            status: "paused".to_owned(),
-            hint: "; hint: resume it first or use `--ignore-paused`",
-        }),
+        Status::Paused => Err(Error::Setup(format!(
+            "cannot exec in a paused container: `{}`; hint: resume it first or use `--ignore-paused`",
+            container.record.id
+        ))),
         Status::Stopped | Status::Creating => Err(Error::NotRunning(container.record.id.clone())),
     }
 }
@@ -147,27 +150,4 @@ fn namespaces(pid: i32, full: &Value) -> Result<Vec<(&'static str, File)>> {
         }
     }
     Ok(open)
-}
-
-fn cgroup_target(container: &Container, sub: Option<&str>, hidden: bool) -> Result<String> {
-    if hidden {
-        return match sub {
-            Some(_) => Err(Error::Invalid(
-                "`--cgroup` needs a container with a cgroup of its own".to_owned(),
-            )),
-            None => Ok(surroundings::HIDDEN_CGROUP.to_owned()),
-        };
-    }
-    let base = container.record.cgroup.exec_target(container.record.pid);
-    match sub {
-        None => Ok(base),
-        Some(sub) if sub.contains("..") || sub.contains(':') => Err(Error::Invalid(format!(
-            "`--cgroup {sub}` does not name a cgroup below the container's own"
-        ))),
-        Some(sub) => Ok(format!(
-            "{}/{}",
-            container.record.cgroup.path().trim_end_matches('/'),
-            sub.trim_start_matches('/')
-        )),
-    }
 }

@@ -48,7 +48,7 @@ const CAPABILITIES: [&str; 41] = [
     "CAP_WAKE_ALARM",
 ];
 
-const MOUNT_OPTIONS: [&str; 59] = [
+const MOUNT_OPTIONS: [&str; 61] = [
     "async",
     "atime",
     "bind",
@@ -57,6 +57,7 @@ const MOUNT_OPTIONS: [&str; 59] = [
     "diratime",
     "dirsync",
     "exec",
+    "idmap",
     "iversion",
     "lazytime",
     "loud",
@@ -79,6 +80,7 @@ const MOUNT_OPTIONS: [&str; 59] = [
     "rdiratime",
     "relatime",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -133,7 +135,7 @@ pub fn features() -> Value {
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},
         },
         "annotations": {
@@ -165,7 +167,7 @@ mod tests {
                 .unwrap()
                 .contains(&json!("rro"))
         );
-        assert_eq!(doc["linux"]["mountExtensions"]["idmap"]["enabled"], false);
+        assert_eq!(doc["linux"]["mountExtensions"]["idmap"]["enabled"], true);
         assert!(
             doc["linux"]["namespaces"]
                 .as_array()
@@ -215,8 +217,6 @@ mod tests {
     #[test]
     fn nothing_it_does_not_do() {
         let doc = features();
-        let options = doc["mountOptions"].as_array().unwrap();
-        assert!(!options.iter().any(|o| o == "idmap" || o == "ridmap"));
         assert!(
             !doc["linux"]["seccomp"]
                 .to_string()

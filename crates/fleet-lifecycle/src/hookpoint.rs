@@ -13,7 +13,7 @@ use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Result};
-use crate::{hooks, spec};
+use crate::{hooks, host_root, spec};
 
 /// The hidden verb of the runtime binary.
 pub const VERB: &str = "hookpoint";
@@ -30,11 +30,17 @@ pub struct Hookpoint {
 }
 
 impl Hookpoint {
-    /// Prepares the stages for which the spec has hooks; `None` when it has none.
+    /// Prepares the stages for which the spec has hooks; `None` when it has none. With `no_pivot` there is work of our
+    /// own at createContainer.
     ///
     /// # Errors
     /// A memory file that cannot be made.
-    pub fn new(full: &Value, state: &Value) -> Result<Option<Self>> {
+    pub fn new(
+        full: &Value,
+        state: &Value,
+        environment: &[String],
+        no_pivot: bool,
+    ) -> Result<Option<Self>> {
         let runtime: Vec<Value> = ["prestart", "createRuntime"]
             .iter()
             .flat_map(|s| spec::list(full, &format!("/hooks/{s}")).to_vec())
@@ -46,14 +52,14 @@ impl Hookpoint {
                 if *stage == "createRuntime" {
                     !runtime.is_empty()
                 } else {
-                    !container.is_empty()
+                    !container.is_empty() || no_pivot
                 }
             })
             .collect();
         if stages.is_empty() {
             return Ok(None);
         }
-        let plan = json!({"createRuntime": runtime, "createContainer": container, "state": state});
+        let plan = json!({"createRuntime": runtime, "createContainer": container, "state": state, "environment": environment, "noPivot": no_pivot});
         let file = inherited(c"fleet-hooks")?;
         let mut writer = File::from(file);
         writer
@@ -114,11 +120,26 @@ fn run_stage(stage: &str, mut plan: File) -> Result<()> {
     plan.read_to_string(&mut text).op(|| "read the hooks")?;
     let plan: Value = serde_json::from_str(&text)
         .map_err(|err| Error::Setup(format!("read the hooks: {err}")))?;
+    if stage == "createContainer" && spec::flag(&plan, "/noPivot") {
+        let rootfs = spec::text(&plan, "/state/rootfs").unwrap_or_default();
+        host_root::bare(std::path::Path::new(rootfs))?;
+    }
     let mut state = plan["state"].clone();
     state["pid"] = json!(init_pid(stage)?);
     let state = state.to_string();
+    // As runc: the container's root directory for hooks that run inside, the bundle for the others.
+    let place = if stage == "createContainer" {
+        "/state/rootfs"
+    } else {
+        "/state/bundle"
+    };
+    let env = hooks::HookEnv {
+        cwd: spec::text(&plan, place).map(std::path::PathBuf::from),
+        environment: spec::strings(&plan, "/environment"),
+        ..hooks::HookEnv::default()
+    };
     for hook in spec::list(&plan, &format!("/{stage}")) {
-        hooks::run(stage, hook, state.as_bytes(), &hooks::HookEnv::default())?;
+        hooks::run(stage, hook, state.as_bytes(), &env)?;
     }
     Ok(())
 }

@@ -1,15 +1,16 @@
 //! Running the hooks of a spec (`runtime-spec config.md#posix-platform-hooks`).
 //!
-//! A hook gets the environment it names and nothing else (the runtime's or an image's variables once gave root,
-//! CVE-2025-23266), a fixed working directory, the state on stdin, and a time limit for its whole process group.
+//! A hook gets the environment it names and nothing else; one that names none gets the engine's, as with the peers,
+//! never an image's (CVE-2025-23266) and without the loader's variables. It has a fixed working directory, the state on stdin, and a time limit for its whole process group.
 //! Its name and what it said on stderr are in the error.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -39,6 +40,8 @@ pub struct HookEnv {
     pub cwd: Option<PathBuf>,
     /// Limit for hooks that name none.
     pub default_timeout: Duration,
+    /// `NAME=VALUE` for hooks without `env`.
+    pub environment: Vec<String>,
 }
 
 impl Default for HookEnv {
@@ -46,13 +49,44 @@ impl Default for HookEnv {
         Self {
             cwd: None,
             default_timeout: Duration::from_secs(120),
+            environment: Vec::new(),
         }
     }
 }
 
+impl HookEnv {
+    /// For a hook that runs outside the container: in the bundle, with the runtime's own environment.
+    #[must_use]
+    pub fn outside(bundle: &Path) -> Self {
+        Self {
+            cwd: Some(bundle.to_path_buf()),
+            environment: own_environment(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The environment that the runtime was started with, for hooks that name none, without what changes how a program is
+/// loaded. It is remembered: the runtime clears its own before a container is made.
+#[must_use]
+pub fn own_environment() -> Vec<String> {
+    static OWN: OnceLock<Vec<String>> = OnceLock::new();
+    OWN.get_or_init(|| {
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| !LOADER.iter().any(|word| name.starts_with(word)))
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
+    })
+    .clone()
+}
+
+/// Variables of the C library that load or change code (`man 8 ld.so`).
+const LOADER: [&str; 3] = ["LD_", "GCONV_PATH", "GLIBC_TUNABLES"];
+
 /// A hook that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("hook {stage} `{path}` failed: {why}")]
+#[error("error running hook {stage} `{path}`: {why}")]
 pub struct HookError {
     /// Stage, such as `createContainer`.
     pub stage: String,
@@ -105,6 +139,8 @@ fn verdict(status: ExitStatus, said: &str) -> Result<(), String> {
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(()),
         (Some(code), _) => Err(format!("exit status {code}{said}")),
+        // What a seccomp filter does to a hook of startContainer.
+        (None, Some(libc::SIGSYS)) => Err(format!("killed by signal 31, bad system call{said}")),
         (None, signal) => Err(format!("killed by signal {}{said}", signal.unwrap_or(0))),
     }
 }
@@ -144,14 +180,20 @@ fn command(hook: &Value, path: &str, env: &HookEnv) -> Command {
         command.arg0(name).args(rest);
     }
     command.env_clear();
-    for entry in spec::strings(hook, "/env") {
+    let named = hook.get("env").is_some_and(|env| !env.is_null());
+    let entries = if named {
+        spec::strings(hook, "/env")
+    } else {
+        env.environment.clone()
+    };
+    for entry in entries {
         if let Some((name, value)) = entry.split_once('=') {
             command.env(name, value);
         }
     }
     let cwd = env.cwd.as_deref().filter(|dir| dir.is_dir());
     command
-        .current_dir(cwd.unwrap_or_else(|| std::path::Path::new("/")))
+        .current_dir(cwd.unwrap_or_else(|| Path::new("/")))
         .process_group(0)
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
@@ -301,7 +343,7 @@ mod tests {
         .to_string();
         assert_eq!(
             err,
-            "hook createContainer `/bin/sh` failed: exit status 3: one; two"
+            "error running hook createContainer `/bin/sh`: exit status 3: one; two"
         );
     }
 

@@ -27,6 +27,7 @@ pub(crate) fn from_spec(full: &Value, process: &Value, cache: Option<&Path>) -> 
         gid: spec::number(process, "/user/gid").unwrap_or(0),
         groups: groups(full, process)?,
         umask: spec::number(process, "/user/umask"),
+        keep_affinity: process.get("execCPUAffinity").is_some_and(|a| !a.is_null()),
         rlimits: spec::list(process, "/rlimits").to_vec(),
         capabilities: sets.map_err(|err| Error::Invalid(err.to_string()))?,
         no_new_privileges: spec::flag(process, "/noNewPrivileges"),

@@ -31,6 +31,13 @@ pub fn spec(rootless: bool) -> Value {
     if rootless {
         make_rootless(&mut spec);
     }
+    // As runc: on v1 the template shows the machine's cgroups.
+    if let Some(all) = spec["linux"]["namespaces"]
+        .as_array_mut()
+        .filter(|_| !crate::surroundings::unified())
+    {
+        all.retain(|namespace| namespace["type"] != "cgroup");
+    }
     spec
 }
 

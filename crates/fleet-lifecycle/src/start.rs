@@ -58,10 +58,7 @@ fn poststart(container: &Container) -> Result<()> {
     }
     let state = container.state_as(Status::Running).to_string();
     for hook in all {
-        let env = HookEnv {
-            cwd: Some(container.record.bundle.clone()),
-            ..HookEnv::default()
-        };
+        let env = HookEnv::outside(&container.record.bundle);
         if let Err(err) = hooks::run("poststart", hook, state.as_bytes(), &env) {
             delete::discard(container);
             return Err(err.into());

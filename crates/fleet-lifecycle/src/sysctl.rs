@@ -33,6 +33,9 @@ pub(crate) fn check(full: &Value) -> Result<()> {
             return Err(fail("its value is not a string"));
         }
         let dotted = name.replace('/', ".");
+        if dotted == "kernel.hostname" {
+            return Err(fail("it is what `hostname` sets"));
+        }
         let needed = namespace_of(&dotted)
             .ok_or_else(|| fail("it belongs to no namespace: it would change the host"))?;
         if spec::namespace(full, needed) == Namespace::Inherited {

@@ -8,7 +8,9 @@ pub mod console;
 pub mod devices;
 mod home;
 mod identity;
+mod late;
 pub mod mounts;
+mod nodes;
 mod workdir;
 
 use std::cell::RefCell;
@@ -64,6 +66,8 @@ pub struct Program {
     pub groups: Option<Vec<u32>>,
     /// `process.user.umask`.
     pub umask: Option<u32>,
+    /// `process.execCPUAffinity` is set: the library has seen to it.
+    pub keep_affinity: bool,
     /// `process.rlimits`.
     pub rlimits: Vec<Value>,
     /// Capability sets.
@@ -109,16 +113,19 @@ impl Tail {
                 loopback()?;
             }
             edit_root(&init.edits)?;
-            if init.layout.read_only_dev {
-                read_only("/dev")?;
-            }
         }
         if let Some(console) = &self.console {
             console.open()?;
         }
         let program = &self.program;
+        if self.init.is_none() && !program.keep_affinity {
+            affinity();
+        }
         identity::own_stdio(program.uid);
         if let Some(init) = &self.init {
+            if init.layout.read_only_dev {
+                read_only("/dev")?;
+            }
             workdir::make(&program.cwd)?;
             if init.read_only_root {
                 read_only("/")?;
@@ -171,6 +178,11 @@ impl Tail {
             install(program.seccomp.as_ref())?;
         }
         capabilities::apply(&program.capabilities).map_err(|err| Error::Setup(err.to_string()))?;
+        if program.no_new_privileges {
+            process::set_no_new_privileges().op(|| "set no_new_privs")?;
+            install(program.seccomp.as_ref())?;
+        }
+        // As runc, under the filter: they are the last that runs before the program.
         if let Some(init) = &self.init {
             for hook in &init.start_hooks {
                 hooks::run(
@@ -180,10 +192,6 @@ impl Tail {
                     &hooks::HookEnv::default(),
                 )?;
             }
-        }
-        if program.no_new_privileges {
-            process::set_no_new_privileges().op(|| "set no_new_privs")?;
-            install(program.seccomp.as_ref())?;
         }
         let env = home::complete(&program.env, program.uid);
         let path = self.resolved.borrow();
@@ -224,6 +232,16 @@ fn read_only(path: &str) -> Result<()> {
         },
     )
     .op(|| format!("make `{path}` read-only"))
+}
+
+/// libcontainer 0.7: the caller's affinity stays (L28). What the cpuset of the container does not allow is taken out by
+/// the kernel (`man 2 sched_setaffinity`); a system call filter around us may forbid the call, and then it stays indeed.
+fn affinity() {
+    let mut all = nix::sched::CpuSet::new();
+    for cpu in 0..nix::sched::CpuSet::count() {
+        let _ = all.set(cpu);
+    }
+    let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &all);
 }
 
 /// libcontainer 0.7: leaves the loopback device of a new network namespace down (L17).

@@ -22,6 +22,20 @@ use crate::sys::process;
 /// # Errors
 /// The step that failed.
 pub(crate) fn create(full: &Value) -> Result<OwnedFd> {
+    let map = |key: &str| {
+        lines(
+            spec::list(full, &format!("/linux/{key}")),
+            &format!("linux.{key}"),
+        )
+    };
+    with_maps(&map("uidMappings")?, &map("gidMappings")?)
+}
+
+/// Makes a namespace with maps in the form of `/proc/PID/uid_map`.
+///
+/// # Errors
+/// The step that failed.
+pub(crate) fn with_maps(uids: &str, gids: &str) -> Result<OwnedFd> {
     let (wait, go) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).op(|| "pipe")?;
     let (ready, tell) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).op(|| "pipe")?;
     let child = match process::fork().op(|| "fork")? {
@@ -32,7 +46,7 @@ pub(crate) fn create(full: &Value) -> Result<OwnedFd> {
         ForkResult::Parent { child } => child,
     };
     drop((wait, tell));
-    let mapped = map(full, child.as_raw(), ready);
+    let mapped = map(uids, gids, child.as_raw(), ready);
     drop(go);
     let _ = waitpid(child, None);
     mapped
@@ -47,7 +61,7 @@ fn hold(wait: OwnedFd, tell: OwnedFd) -> ! {
     process::leave(0)
 }
 
-fn map(full: &Value, pid: i32, ready: OwnedFd) -> Result<OwnedFd> {
+fn map(uids: &str, gids: &str, pid: i32, ready: OwnedFd) -> Result<OwnedFd> {
     let mut byte = [0];
     File::from(ready).read_exact(&mut byte).map_err(|_| {
         Error::Setup(
@@ -55,29 +69,28 @@ fn map(full: &Value, pid: i32, ready: OwnedFd) -> Result<OwnedFd> {
                 .to_owned(),
         )
     })?;
-    for (file, key) in [
-        ("uid_map", "/linux/uidMappings"),
-        ("gid_map", "/linux/gidMappings"),
-    ] {
+    for (file, lines) in [("uid_map", uids), ("gid_map", gids)] {
         let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, lines(full, key)?).op(|| format!("write {file} of the container"))?;
+        std::fs::write(&path, lines).op(|| format!("write {file} of the container"))?;
     }
     Ok(File::open(format!("/proc/{pid}/ns/user"))
         .op(|| "open the new user namespace")?
         .into())
 }
 
-fn lines(full: &Value, key: &str) -> Result<String> {
+/// The mappings of a spec as lines of `/proc/PID/uid_map`; `place` names them in errors.
+///
+/// # Errors
+/// An entry without one of its numbers.
+pub(crate) fn lines(mappings: &[Value], place: &str) -> Result<String> {
     let field = |mapping: &Value, name: &str| {
-        mapping.get(name).and_then(Value::as_u64).ok_or_else(|| {
-            Error::Invalid(format!(
-                "`{}` has an entry without `{name}`",
-                key.trim_start_matches('/').replace('/', ".")
-            ))
-        })
+        mapping
+            .get(name)
+            .and_then(Value::as_u64)
+            .ok_or_else(|| Error::Invalid(format!("`{place}` has an entry without `{name}`")))
     };
     let mut text = String::new();
-    for mapping in spec::list(full, key) {
+    for mapping in mappings {
         let (inside, outside, size) = (
             field(mapping, "containerID")?,
             field(mapping, "hostID")?,
@@ -96,13 +109,16 @@ mod tests {
 
     #[test]
     fn map_lines() {
-        let full = json!({"linux": {"uidMappings": [{"containerID": 0, "hostID": 100_000, "size": 5}, {"containerID": 5, "hostID": 9, "size": 1}], "gidMappings": [{"containerID": 0}]}});
+        let good = [
+            json!({"containerID": 0, "hostID": 100_000, "size": 5}),
+            json!({"containerID": 5, "hostID": 9, "size": 1}),
+        ];
         assert_eq!(
-            lines(&full, "/linux/uidMappings").unwrap(),
+            lines(&good, "linux.uidMappings").unwrap(),
             "0 100000 5\n5 9 1\n"
         );
         assert!(
-            lines(&full, "/linux/gidMappings")
+            lines(&[json!({"containerID": 0})], "linux.gidMappings")
                 .unwrap_err()
                 .to_string()
                 .contains("linux.gidMappings")

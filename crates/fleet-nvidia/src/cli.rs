@@ -167,6 +167,9 @@ pub(crate) struct Kill {
     /// Signal every process of the container
     #[arg(long, short = 'a')]
     pub(crate) all: bool,
+    /// The id is a regular expression: every container that it matches
+    #[arg(long, short = 'r')]
+    pub(crate) regex: bool,
     /// Container id
     pub(crate) id: String,
     /// Name or number
@@ -179,6 +182,9 @@ pub(crate) struct Delete {
     /// Kill a running container first; an unknown one is no error
     #[arg(long, short = 'f')]
     pub(crate) force: bool,
+    /// The id is a regular expression: every container that it matches
+    #[arg(long, short = 'r')]
+    pub(crate) regex: bool,
     /// Container id
     pub(crate) id: String,
 }
@@ -227,9 +233,9 @@ pub(crate) struct Exec {
     /// AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     pub(crate) apparmor: Option<String>,
-    /// Cgroup below the container's own
-    #[arg(long, value_name = "PATH")]
-    pub(crate) cgroup: Option<String>,
+    /// Cgroup below the container's own, for some controllers only on cgroup v1
+    #[arg(long, value_name = "[CONTROLLER,...:]PATH")]
+    pub(crate) cgroup: Vec<String>,
     /// Go on in a paused container
     #[arg(long)]
     pub(crate) ignore_paused: bool,

@@ -10,6 +10,7 @@ pub(crate) mod hookpoint;
 mod inject;
 mod kill;
 mod list;
+mod matching;
 mod ps;
 mod run;
 mod spec;

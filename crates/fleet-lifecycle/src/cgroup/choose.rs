@@ -133,7 +133,7 @@ fn base(version: Version, hierarchies: &[Hierarchy], table: &str) -> String {
 fn resolve(request: &Request<'_>, base: &str) -> Result<(String, Option<String>)> {
     let given = request.cgroups_path.unwrap_or_default();
     if given.is_empty() {
-        return Ok((clean(&format!("{base}/fleet-nvidia-{}", request.id)), None));
+        return Ok((clean(&format!("{base}/{}", request.id)), None));
     }
     if given.starts_with('/') {
         return Ok((clean(given), None));
@@ -198,8 +198,8 @@ mod tests {
     #[test]
     fn places() {
         for (given, base, want) in [
-            (None, "/", "/fleet-nvidia-id"),
-            (Some(""), "/user.slice", "/user.slice/fleet-nvidia-id"),
+            (None, "/", "/id"),
+            (Some(""), "/user.slice", "/user.slice/id"),
             (Some("/a//b/./"), "/x", "/a/b"),
             (Some("rel/x"), "/own", "/own/rel/x"),
             (Some("/a:b:c"), "/x", "/a:b:c"),

@@ -158,7 +158,10 @@ fn parse(rule: &Value) -> Result<Rule> {
     };
     let access = match text("access")? {
         "" => ALL,
-        letters => bits(letters).ok_or_else(|| invalid("access"))?,
+        // Letters that mean nothing are passed over, as runc does.
+        letters => bits(&letters.replace(|c| !matches!(c, 'r' | 'w' | 'm'), ""))
+            .filter(|bits| *bits != 0)
+            .ok_or_else(|| invalid("access"))?,
     };
     let allow = rule
         .get("allow")

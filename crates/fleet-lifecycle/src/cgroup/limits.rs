@@ -299,7 +299,7 @@ fn set_unified(target: &Target<'_>, unified: &Section<'_>) -> Result<()> {
     let entries = unified.texts()?;
     if let (false, Some((file, _))) = (target.is_v2(), entries.first()) {
         return Err(unified.refused(&format!(
-            "\"{}\" needs cgroup v2; this machine has v1",
+            "invalid configuration: \"{}\" needs cgroup v2; this machine has v1",
             file.escape_debug()
         )));
     }

@@ -4,6 +4,7 @@
 //! the working directory, the read-only root, and mounts or mount options that the library cannot do.
 
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -32,6 +33,8 @@ pub struct Circumstances<'a> {
     pub unified: bool,
     /// The container's root directory.
     pub rootfs: BorrowedFd<'a>,
+    /// Where relative sources begin.
+    pub bundle: &'a Path,
 }
 
 /// Reduces `full` for the creation of a container.
@@ -125,7 +128,8 @@ fn propagation_word(mode: &str) -> &str {
 
 fn mounts(full: &Value, here: Circumstances<'_>, layout: &mut Layout) -> Result<Vec<Value>> {
     let all = spec::list(full, "/mounts");
-    let dev = all.iter().find(|m| destination(m) == "/dev");
+    // The last one is what the container sees.
+    let dev = all.iter().rev().find(|m| destination(m) == "/dev");
     // libcontainer 0.7: fails on default links and devices that exist (L12), so a /dev that is not a fresh file
     // system is replaced by a scratch one while the library works, and made by the tail afterwards.
     layout.own_dev = dev.is_none_or(is_bind);
@@ -135,10 +139,21 @@ fn mounts(full: &Value, here: Circumstances<'_>, layout: &mut Layout) -> Result<
         kept.push(json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}));
     }
     let own_network = spec::namespace(full, "network") == Namespace::New;
+    let mapped = spec::namespace(full, "user") != Namespace::Inherited;
+    let mut withheld: Vec<String> = Vec::new();
+    if layout.own_dev {
+        withheld.push("/dev".to_owned());
+    }
     for mount in all {
-        let below_dev = destination(mount) == "/dev" || destination(mount).starts_with("/dev/");
-        if layout.own_dev && below_dev {
-            layout.late.push(LateMount::from_spec(mount)?);
+        let to = destination(mount);
+        let below = withheld.iter().any(|above| is_below(&to, above));
+        if (below && mount["type"] != "cgroup")
+            || (is_bind(mount) && late(mount, &to, here, mapped))
+        {
+            layout
+                .late
+                .push(LateMount::from_spec(full, mount, here.bundle)?);
+            withheld.push(to);
             continue;
         }
         let label = spec::text(full, "/linux/mountLabel");
@@ -147,6 +162,41 @@ fn mounts(full: &Value, here: Circumstances<'_>, layout: &mut Layout) -> Result<
         }
     }
     Ok(kept)
+}
+
+/// Binds that the library cannot make: idmapped (L8), from a directory that the container's root may not enter (L9), or
+/// over a symbolic link that leads to nothing (L24). What is mounted below a withheld mount must wait for it, too.
+fn late(mount: &Value, to: &str, here: Circumstances<'_>, mapped: bool) -> bool {
+    let source = here
+        .bundle
+        .join(mount["source"].as_str().unwrap_or_default());
+    crate::idmap::asked(mount) || (mapped && !open_to_all(&source)) || dangling(here.rootfs, to)
+}
+
+fn is_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || above == "/")
+}
+
+/// Whether every directory above may be entered by anybody.
+fn open_to_all(path: &Path) -> bool {
+    let Ok(real) = path.canonicalize() else {
+        return true;
+    };
+    real.ancestors().skip(1).all(|dir| {
+        dir.metadata()
+            .is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0)
+    })
+}
+
+fn dangling(rootfs: BorrowedFd<'_>, to: &str) -> bool {
+    use crate::sys::mount::open_in_root;
+    let Ok(path) = std::ffi::CString::new(to) else {
+        return false;
+    };
+    let missing = open_in_root(rootfs, &path, libc::O_PATH)
+        .is_err_and(|err| err.kind() == std::io::ErrorKind::NotFound);
+    missing && open_in_root(rootfs, &path, libc::O_PATH | libc::O_NOFOLLOW).is_ok()
 }
 
 fn destination(mount: &Value) -> String {
@@ -234,12 +284,12 @@ fn reduce(
     }
     let mut out = json!({"destination": to, "options": kept});
     // libcontainer 0.7: a mount without source is an error (L2).
-    out["source"] = json!(
-        mount["source"]
-            .as_str()
-            .filter(|s| !s.is_empty())
-            .unwrap_or(kind)
-    );
+    let source = mount["source"].as_str().filter(|s| !s.is_empty());
+    out["source"] = match source {
+        // libcontainer 0.7: looks for it below the caller's working directory, not the bundle.
+        Some(source) if bind => json!(here.bundle.join(source)),
+        other => json!(other.unwrap_or(kind)),
+    };
     if kind == "cgroup" && here.cgroup_hidden {
         out["type"] = json!("cgroup2");
     } else if kind != "none" || mount.get("type").is_some() {
@@ -288,6 +338,7 @@ mod tests {
             cgroup_hidden: false,
             unified: false,
             rootfs: root.as_fd(),
+            bundle: Path::new("/"),
         };
         create(&full, here).unwrap()
     }

@@ -15,6 +15,16 @@ pub mod attr {
     pub const NODEV: u64 = 0x4;
     /// No execution.
     pub const NOEXEC: u64 = 0x8;
+    /// Field of the access time mode; 0 in it is `relatime`.
+    pub const ATIME: u64 = 0x70;
+    /// No access times.
+    pub const NOATIME: u64 = 0x10;
+    /// An access time for every access.
+    pub const STRICTATIME: u64 = 0x20;
+    /// No access times of directories.
+    pub const NODIRATIME: u64 = 0x80;
+    /// Ids are mapped by a user namespace.
+    pub const IDMAP: u64 = 0x0010_0000;
     /// Do not follow symbolic links.
     pub const NOSYMFOLLOW: u64 = 0x0020_0000;
 }
@@ -91,7 +101,7 @@ pub fn attach_tree(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<(
 
 /// What [`set_attributes`] changes.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Attributes {
+pub struct Attributes<'a> {
     /// [`attr`] bits to set.
     pub set: u64,
     /// [`attr`] bits to clear.
@@ -100,18 +110,22 @@ pub struct Attributes {
     pub propagation: u64,
     /// Also all mounts below.
     pub recursive: bool,
+    /// The namespace of [`attr::IDMAP`].
+    pub user_namespace: Option<BorrowedFd<'a>>,
 }
 
 /// Changes flags or propagation of the mount whose root `mount` is.
 ///
 /// # Errors
 /// As `man 2 mount_setattr`.
-pub fn set_attributes(mount: BorrowedFd<'_>, what: Attributes) -> io::Result<()> {
+pub fn set_attributes(mount: BorrowedFd<'_>, what: Attributes<'_>) -> io::Result<()> {
     let value = MountAttr {
         attr_set: what.set,
         attr_clr: what.clear,
         propagation: what.propagation,
-        userns_fd: 0,
+        userns_fd: what
+            .user_namespace
+            .map_or(0, |fd| u64::try_from(fd.as_raw_fd()).unwrap_or(0)),
     };
     let flags = libc::AT_EMPTY_PATH
         | if what.recursive {

@@ -11,11 +11,12 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Gid, Uid, chown};
 use serde_json::Value;
 
-use super::mounts::make_target;
+use super::mounts::{Layout, make_target};
+use super::nodes::{self, HostNode};
 use crate::engine::view::clean;
 use crate::error::{Context, Error, Result};
-use crate::spec;
 use crate::sys::mount::{Attributes, attach_tree, attr, clone_tree, set_attributes};
+use crate::{idmap, spec};
 
 /// Default devices, `runtime-spec config-linux.md#default-devices`; numbers from the kernel's `devices.txt`.
 const DEFAULTS: [(&str, u64, u64); 6] = [
@@ -51,11 +52,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// Reads one entry of `linux.devices`. With `bind`, the host's node at `host_path` is opened now.
+    /// Reads one entry of `linux.devices`.
     ///
     /// # Errors
-    /// A field that is missing or wrong, by device path; a host node that cannot be opened.
-    pub fn from_spec(device: &Value, host_path: &str, bind: bool) -> Result<Self> {
+    /// A field that is missing or wrong, by device path.
+    pub fn from_spec(device: &Value) -> Result<Self> {
         let path = clean(device["path"].as_str().unwrap_or_default());
         if path == "/" {
             return Err(Error::Invalid(
@@ -81,9 +82,6 @@ impl Node {
                 "device `{path}` has no usable `{key}` number"
             ))),
         };
-        let host = (bind && kind != SFlag::S_IFIFO)
-            .then(|| open_host(host_path, &path))
-            .transpose()?;
         Ok(Self {
             kind,
             major: part("major")?,
@@ -91,7 +89,7 @@ impl Node {
             mode: spec::number(device, "/fileMode").unwrap_or(0o666) & 0o7777,
             uid: spec::number(device, "/uid"),
             gid: spec::number(device, "/gid"),
-            host,
+            host: None,
             path,
         })
     }
@@ -190,6 +188,42 @@ impl OpenPath for fs::OpenOptions {
     }
 }
 
+/// Makes the nodes for the user namespace of the spec; false where the caller may not after all.
+fn prepare(full: &Value, nodes: &mut [Node]) -> Result<bool> {
+    let id = |which: &str, id: Option<u32>| {
+        let id = id.unwrap_or(0);
+        idmap::on_host(full, which, id).unwrap_or(id)
+    };
+    let wanted: Vec<HostNode> = nodes
+        .iter()
+        .filter(|node| node.kind != SFlag::S_IFIFO)
+        .map(|node| HostNode {
+            kind: node.kind,
+            number: (node.major, node.minor),
+            mode: node.mode,
+            owner: (id("uid", node.uid), id("gid", node.gid)),
+        })
+        .collect();
+    if wanted.is_empty() {
+        return Ok(true);
+    }
+    let made = match nodes::make(&wanted) {
+        Ok(made) => made,
+        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+        Err(source) => {
+            return Err(Error::Io {
+                op: "make device nodes for the user namespace".to_owned(),
+                source,
+            });
+        }
+    };
+    let binds = nodes.iter_mut().filter(|node| node.kind != SFlag::S_IFIFO);
+    for (node, tree) in binds.zip(made) {
+        node.host = Some(tree);
+    }
+    Ok(true)
+}
+
 fn open_host(host_path: &str, path: &str) -> Result<OwnedFd> {
     let c_path = CString::new(host_path)
         .map_err(|_| Error::Invalid(format!("device `{path}`: NUL in host path")))?;
@@ -220,17 +254,19 @@ pub struct Devices {
 impl Devices {
     /// Plans the nodes of `linux.devices`; `host_path` tells where a node is on the host.
     ///
-    /// `own_dev` adds the default nodes and links; a bound `/dev` gets none.
+    /// Where `/dev` is ours the default nodes and links are added; a bound `/dev` gets none. With `bind`, `mknod` is
+    /// refused inside: with a `privileged` caller the nodes are made now, else the host's are opened.
     ///
     /// # Errors
-    /// As [`Node::from_spec`].
+    /// As [`Node::from_spec`]; a host node that cannot be opened.
     pub fn plan(
         full: &Value,
         host_path: impl Fn(&str) -> String,
         bind: bool,
-        own_dev: bool,
-        bound_dev: bool,
+        privileged: bool,
+        layout: &Layout,
     ) -> Result<Self> {
+        let (own_dev, bound_dev) = (layout.own_dev, layout.bound_dev);
         let defaults = own_dev && !bound_dev;
         let mut nodes = Vec::new();
         if defaults {
@@ -238,10 +274,19 @@ impl Devices {
                 nodes.push(Node::default_node(path, major, minor, bind)?);
             }
         }
-        for device in spec::list(full, "/linux/devices") {
-            let path = device["path"].as_str().unwrap_or_default();
-            nodes.push(Node::from_spec(device, &host_path(path), bind)?);
+        let asked = spec::list(full, "/linux/devices")
+            .iter()
+            .map(Node::from_spec);
+        let mut asked = asked.collect::<Result<Vec<Node>>>()?;
+        if bind && !(privileged && prepare(full, &mut asked)?) {
+            for (node, device) in asked.iter_mut().zip(spec::list(full, "/linux/devices")) {
+                let path = device["path"].as_str().unwrap_or_default();
+                if node.kind != SFlag::S_IFIFO {
+                    node.host = Some(open_host(&host_path(path), &node.path)?);
+                }
+            }
         }
+        nodes.extend(asked);
         Ok(Self {
             nodes,
             links: defaults,
@@ -286,7 +331,7 @@ mod tests {
     #[test]
     fn entries_are_checked() {
         let good = json!({"path": "/dev//nvidia0/", "type": "c", "major": 195, "minor": 0, "fileMode": 438});
-        let node = Node::from_spec(&good, "/dev/nvidia0", false).unwrap();
+        let node = Node::from_spec(&good).unwrap();
         assert_eq!(
             (node.path.as_str(), node.major, node.minor, node.mode),
             ("/dev/nvidia0", 195, 0, 0o666)
@@ -297,8 +342,8 @@ mod tests {
             json!({"path": "/dev/x", "type": "c", "major": -1, "minor": 3}),
             json!({"path": "/dev/x", "type": "c", "major": 1}),
         ] {
-            assert!(Node::from_spec(&bad, "/dev/x", false).is_err(), "{bad}");
+            assert!(Node::from_spec(&bad).is_err(), "{bad}");
         }
-        assert!(Node::from_spec(&json!({"path": "/dev/p", "type": "p"}), "", false).is_ok());
+        assert!(Node::from_spec(&json!({"path": "/dev/p", "type": "p"})).is_ok());
     }
 }

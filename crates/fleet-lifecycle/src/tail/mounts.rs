@@ -5,18 +5,17 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use serde_json::Value;
+use nix::mount::{MntFlags, MsFlags, umount2};
 
 use crate::copyup;
-use crate::engine::view::clean;
 use crate::error::{Context, Error, Result};
-use crate::spec;
-use crate::sys::mount::{Attributes, attach_tree, attr, clone_tree, open_in_root, set_attributes};
+use crate::sys::mount::{Attributes, attr, clone_tree, open_in_root, set_attributes};
+
+pub use super::late::LateMount;
 
 /// Largest amount of image content copied into a tmpfs, in bytes.
 const COPY_UP_LIMIT: u64 = 1024 * 1024 * 1024;
@@ -47,9 +46,7 @@ impl Layout {
         if self.own_dev {
             umount2("/dev", MntFlags::MNT_DETACH).op(|| "unmount the scratch /dev")?;
         }
-        for mount in &self.late {
-            mount.make()?;
-        }
+        self.late.iter().try_for_each(LateMount::make)?;
         if !self.copy_up.is_empty() {
             self.copy_up()?;
         }
@@ -80,7 +77,7 @@ impl Layout {
     }
 }
 
-fn c_path(path: &str) -> Result<CString> {
+pub(super) fn c_path(path: &str) -> Result<CString> {
     CString::new(path)
         .map_err(|_| Error::Invalid(format!("path `{}` contains NUL", path.replace('\0', "?"))))
 }
@@ -152,11 +149,18 @@ impl Fixup {
         }
     }
 
+    /// libcontainer 0.7: ignores propagation options (youki#3604). True when `option` is one.
+    pub fn take_propagation(&mut self, option: &str) -> bool {
+        let known = PROPAGATIONS.iter().find(|(name, ..)| *name == option);
+        if let Some((_, flag, recursive)) = known {
+            self.propagation = Some((flag.bits(), *recursive));
+        }
+        known.is_some()
+    }
+
     /// Takes over a mount option that the library cannot do; false leaves it to the library.
     pub fn take(&mut self, option: &str, bind: bool) -> bool {
-        if let Some((_, flag, recursive)) = PROPAGATIONS.iter().find(|(name, ..)| *name == option) {
-            // libcontainer 0.7: ignores these (youki#3604).
-            self.propagation = Some((flag.bits(), *recursive));
+        if self.take_propagation(option) {
             return true;
         }
         match option {
@@ -193,7 +197,7 @@ impl Fixup {
         self.propagation.is_some() || self.set | self.clear != 0 || self.recursive_read_only
     }
 
-    fn apply(&self) -> Result<()> {
+    pub(super) fn apply(&self) -> Result<()> {
         let path = c_path(&self.destination)?;
         let root = fs::File::open("/").op(|| "open /")?;
         let mount = open_in_root(root.as_fd(), &path, libc::O_PATH)
@@ -245,151 +249,14 @@ impl Fixup {
     }
 }
 
-#[derive(Debug)]
-enum Source {
-    /// A detached copy of the host's mount, opened before the root was changed.
-    Tree(OwnedFd, bool),
-    /// A file system of this type, flags and data.
-    FileSystem(String, MsFlags, String),
-}
-
-/// A mount made by the tail.
-#[derive(Debug)]
-pub struct LateMount {
-    destination: String,
-    source: Source,
-    fixup: Fixup,
-}
-
-const FLAGS: [(&str, MsFlags); 8] = [
-    ("ro", MsFlags::MS_RDONLY),
-    ("nosuid", MsFlags::MS_NOSUID),
-    ("nodev", MsFlags::MS_NODEV),
-    ("noexec", MsFlags::MS_NOEXEC),
-    ("noatime", MsFlags::MS_NOATIME),
-    ("relatime", MsFlags::MS_RELATIME),
-    ("strictatime", MsFlags::MS_STRICTATIME),
-    ("sync", MsFlags::MS_SYNCHRONOUS),
-];
-
-impl LateMount {
-    /// Opens a bind's source now, while the host is still visible.
-    ///
-    /// # Errors
-    /// The source, when it cannot be opened.
-    pub fn from_spec(given: &Value) -> Result<Self> {
-        let destination = clean(given["destination"].as_str().unwrap_or_default());
-        let options: Vec<String> = spec::strings(given, "/options");
-        let bind = given["type"] == "bind" || options.iter().any(|o| o == "bind" || o == "rbind");
-        let mut fixup = Fixup::new(&destination);
-        let mut flags = MsFlags::empty();
-        let mut data = Vec::new();
-        for option in &options {
-            if let Some((_, flag)) = FLAGS.iter().find(|(name, _)| name == option) {
-                flags |= *flag;
-            } else if !fixup.take(option, bind)
-                && !matches!(
-                    option.as_str(),
-                    "rw" | "suid" | "dev" | "exec" | "bind" | "rbind"
-                )
-            {
-                data.push(option.clone());
-            }
-        }
-        let source = given["source"].as_str().unwrap_or_default();
-        let source = if bind {
-            let tree = clone_tree(&c_path(source)?, options.iter().any(|o| o == "rbind"))
-                .op(|| format!("mount `{source}` on `{destination}`"))?;
-            restrict(&tree, flags).op(|| format!("set flags of mount `{destination}`"))?;
-            let directory = Path::new(source).is_dir();
-            Source::Tree(tree, directory)
-        } else {
-            Source::FileSystem(
-                given["type"].as_str().unwrap_or("none").to_owned(),
-                flags,
-                data.join(","),
-            )
-        };
-        Ok(Self {
-            destination,
-            source,
-            fixup,
-        })
-    }
-
-    /// An empty read-only directory where a file system cannot be shown.
-    #[must_use]
-    pub fn empty_tmpfs(destination: &str) -> Self {
-        let flags =
-            MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        Self {
-            destination: destination.to_owned(),
-            source: Source::FileSystem("tmpfs".to_owned(), flags, "size=0k,mode=755".to_owned()),
-            fixup: Fixup::new(destination),
-        }
-    }
-
-    fn make(&self) -> Result<()> {
-        let failed = || format!("mount on `{}`", self.destination);
-        match &self.source {
-            Source::Tree(tree, directory) => {
-                make_target(&self.destination, *directory).op(failed)?;
-                let target = fs::OpenOptions::new()
-                    .read(true)
-                    .custom_flags(libc::O_PATH)
-                    .open(&self.destination)
-                    .op(failed)?;
-                attach_tree(tree.as_fd(), target.as_fd()).op(failed)?;
-            }
-            Source::FileSystem(kind, flags, data) => {
-                make_target(&self.destination, true).op(failed)?;
-                mount(
-                    Some(kind.as_str()),
-                    self.destination.as_str(),
-                    Some(kind.as_str()),
-                    *flags,
-                    Some(data.as_str()),
-                )
-                .op(failed)?;
-            }
-        }
-        if self.fixup.needed() {
-            self.fixup.apply()
-        } else {
-            Ok(())
-        }
-    }
-}
-
-fn restrict(tree: &OwnedFd, flags: MsFlags) -> io::Result<()> {
-    let pairs = [
-        (MsFlags::MS_RDONLY, attr::RDONLY),
-        (MsFlags::MS_NOSUID, attr::NOSUID),
-        (MsFlags::MS_NODEV, attr::NODEV),
-        (MsFlags::MS_NOEXEC, attr::NOEXEC),
-    ];
-    let set = pairs
-        .iter()
-        .filter(|(flag, _)| flags.contains(*flag))
-        .fold(0, |bits, (_, attr)| bits | attr);
-    if set == 0 {
-        return Ok(());
-    }
-    set_attributes(
-        tree.as_fd(),
-        Attributes {
-            set,
-            ..Attributes::default()
-        },
-    )
-}
-
-/// Makes the directory or empty file that is mounted over.
+/// Makes the directory or empty file that is mounted over. A symbolic link that leads to nothing is followed: what it
+/// names is made, inside the container's root.
 ///
 /// # Errors
 /// As the system call.
 pub(super) fn make_target(path: &str, directory: bool) -> io::Result<()> {
-    let path = Path::new(path);
+    let path = end_of_links(Path::new(path))?;
+    refuse_magic_links(&path)?;
     if directory {
         return fs::create_dir_all(path);
     }
@@ -406,6 +273,33 @@ pub(super) fn make_target(path: &str, directory: bool) -> io::Result<()> {
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(err) => Err(err),
     }
+}
+
+/// The links below `/proc/self/fd` of an image's making must not lead to what we hold open.
+fn refuse_magic_links(path: &Path) -> io::Result<()> {
+    let root = fs::File::open("/")?;
+    for part in path.ancestors() {
+        let part = CString::new(part.as_os_str().as_encoded_bytes())?;
+        match open_in_root(root.as_fd(), &part, libc::O_PATH) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            other => return other.map(drop),
+        }
+    }
+    Ok(())
+}
+
+/// As many as the kernel follows (`man 7 path_resolution`).
+const MOST_LINKS: usize = 40;
+
+fn end_of_links(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&path) {
+            Ok(next) => path = path.parent().unwrap_or_else(|| Path::new("/")).join(next),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
 #[cfg(test)]

@@ -9,13 +9,14 @@ use fleet_lifecycle::cgroup::Driver;
 use fleet_lifecycle::create::CreateRequest;
 use fleet_lifecycle::record::Container;
 use fleet_lifecycle::sys::process;
-use fleet_lifecycle::{Error, console_socket, selfexe, spec};
+use fleet_lifecycle::{Error, console_socket, hooks, preserve, selfexe, spec};
 
 use super::{Context, Done, audit, inject};
 use crate::cli::{Create, Making};
 
 pub(super) fn create(context: &Context, args: &Create) -> Result<Done, Error> {
     protect()?;
+    preserve::take_range(kept(args.common.preserve_fds))?;
     let console = connect(args.common.console_socket.as_deref())?;
     make(context, &args.common, &args.id, console)?;
     Ok(Done::Silent)
@@ -35,7 +36,9 @@ pub(super) fn make(
     let mut injected = inject::inject(context, id, &bundle, &mut spec)?;
     let trail = audit::trail(context, id, &bundle, &spec, &injected);
     let applied = std::mem::take(&mut injected.applied);
-    let listen = listen_fds(&mut spec);
+    name_listen_fds(&mut spec);
+    let hook_environment = hooks::own_environment();
+    let preserve_fds = kept(args.preserve_fds);
     process::clear_environment();
     let container = fleet_lifecycle::create::create(CreateRequest {
         root: &context.root,
@@ -49,10 +52,11 @@ pub(super) fn make(
         audit: trail.as_ref().map(|trail| serde_json::json!(trail)),
         pid_file: args.pid_file.clone(),
         console,
-        preserve_fds: args.preserve_fds.saturating_add(listen),
+        preserve_fds,
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
         cgroup_driver: driver(context),
+        hook_environment,
     })?;
     audit::created(context, &container, trail.as_ref(), &injected)?;
     Ok(container)
@@ -88,19 +92,31 @@ pub(super) fn driver(context: &Context) -> Driver {
     }
 }
 
-/// Sockets passed by systemd (`man 3 sd_listen_fds`): honoured only when meant for this very process. Podman sets
-/// the variables in the container itself and passes `--preserve-fds` as well.
-pub(super) fn listen_fds(spec: &mut serde_json::Value) -> u32 {
+/// Descriptors from 3 up that the program keeps: those of systemd's first, then those of `--preserve-fds`.
+pub(super) fn kept(preserved: u32) -> u32 {
+    preserved.saturating_add(listen_fds())
+}
+
+/// Sockets passed by systemd (`man 3 sd_listen_fds`), unless they are meant for another process. Podman sets the
+/// variables in the container itself and passes `--preserve-fds` as well; its `LISTEN_PID` is not ours.
+fn listen_fds() -> u32 {
     let number = |name: &str| {
         std::env::var(name)
             .ok()
-            .and_then(|value| value.parse::<u32>().ok())
+            .map(|value| value.parse::<u32>().unwrap_or(0))
     };
-    let (Some(count), Some(pid)) = (number("LISTEN_FDS"), number("LISTEN_PID")) else {
-        return 0;
-    };
-    if pid != std::process::id() || count == 0 {
-        return 0;
+    match (number("LISTEN_FDS"), number("LISTEN_PID")) {
+        (Some(count), None) => count,
+        (Some(count), Some(pid)) if pid == std::process::id() => count,
+        _ => 0,
+    }
+}
+
+/// Tells the program about the sockets that are passed on to it.
+pub(super) fn name_listen_fds(spec: &mut serde_json::Value) {
+    let count = listen_fds();
+    if count == 0 {
+        return;
     }
     if let Some(env) = spec
         .pointer_mut("/process/env")
@@ -114,5 +130,4 @@ pub(super) fn listen_fds(spec: &mut serde_json::Value) -> u32 {
         env.push(format!("LISTEN_FDS={count}").into());
         env.push("LISTEN_PID=1".into());
     }
-    count
 }

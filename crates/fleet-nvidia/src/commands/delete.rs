@@ -3,11 +3,15 @@
 use fleet_host::EventKind;
 use fleet_lifecycle::Error;
 
-use super::{Context, Done, audit};
+use super::{Context, Done, audit, matching};
 use crate::cli::Delete;
 
 pub(super) fn delete(context: &Context, args: &Delete) -> Result<Done, Error> {
-    remove(context, &args.id, args.force)?;
+    if args.regex {
+        matching::each(context, &args.id, |id| remove(context, id, args.force))?;
+    } else {
+        remove(context, &args.id, args.force)?;
+    }
     Ok(Done::Silent)
 }
 

@@ -6,7 +6,7 @@ use fleet_lifecycle::exec::ExecRequest;
 use fleet_lifecycle::foreground::{self, Relay, Signals};
 use fleet_lifecycle::record::Container;
 use fleet_lifecycle::sys::process as own_process;
-use fleet_lifecycle::{Error, spec};
+use fleet_lifecycle::{Error, preserve, spec};
 use serde_json::{Value, json};
 
 use super::{Context, Done, create};
@@ -14,6 +14,8 @@ use crate::cli::Exec;
 
 pub(super) fn exec(context: &Context, args: &Exec) -> Result<Done, Error> {
     create::protect()?;
+    let preserve_fds = create::kept(args.preserve_fds);
+    preserve::take_range(preserve_fds)?;
     let container = context.container(&args.id)?;
     let mut process = process(&container, args)?;
     let terminal = spec::flag(&process, "/terminal");
@@ -40,7 +42,7 @@ pub(super) fn exec(context: &Context, args: &Exec) -> Result<Done, Error> {
         Some(Signals::hold()?)
     };
     let mut holder = json!({"process": process});
-    let listen = create::listen_fds(&mut holder);
+    create::name_listen_fds(&mut holder);
     own_process::clear_environment();
     let request = ExecRequest {
         root: &context.root,
@@ -48,9 +50,9 @@ pub(super) fn exec(context: &Context, args: &Exec) -> Result<Done, Error> {
         process: holder["process"].take(),
         pid_file: args.pid_file.clone(),
         console,
-        preserve_fds: args.preserve_fds.saturating_add(listen),
+        preserve_fds,
         ignore_paused: args.ignore_paused,
-        sub_cgroup: args.cgroup.clone(),
+        sub_cgroups: args.cgroup.clone(),
     };
     let pid = fleet_lifecycle::exec::exec(&container, &request)?;
     let Some(signals) = signals else {
@@ -76,27 +78,14 @@ fn process(container: &Container, args: &Exec) -> Result<Value, Error> {
     if let Some(cwd) = &args.cwd {
         process["cwd"] = json!(cwd);
     }
-    append(&mut process, "/env", &args.env);
+    set_env(&mut process, &args.env);
     if let Some(user) = &args.user {
         set_user(&mut process, user)?;
     }
     if !args.additional_gids.is_empty() {
         process["user"]["additionalGids"] = json!(args.additional_gids);
     }
-    for set in [
-        "bounding",
-        "effective",
-        "permitted",
-        "inheritable",
-        "ambient",
-    ] {
-        if !args.cap.is_empty() {
-            if process["capabilities"][set].is_null() {
-                process["capabilities"][set] = json!([]);
-            }
-            append(&mut process, &format!("/capabilities/{set}"), &args.cap);
-        }
-    }
+    add_capabilities(&mut process, &args.cap);
     if args.no_new_privs {
         process["noNewPrivileges"] = json!(true);
     }
@@ -107,6 +96,39 @@ fn process(container: &Container, args: &Exec) -> Result<Value, Error> {
         process["apparmorProfile"] = json!(profile);
     }
     Ok(process)
+}
+
+/// As runc: never inheritable (CVE-2022-29162), and ambient, which cannot be had without that, only where the
+/// container's own process has inheritable ones.
+fn add_capabilities(process: &mut Value, names: &[String]) {
+    if names.is_empty() {
+        return;
+    }
+    let inheritable = !spec::list(process, "/capabilities/inheritable").is_empty();
+    for (set, wanted) in [
+        ("bounding", true),
+        ("effective", true),
+        ("permitted", true),
+        ("ambient", inheritable),
+    ] {
+        if !wanted {
+            continue;
+        }
+        if process["capabilities"][set].is_null() {
+            process["capabilities"][set] = json!([]);
+        }
+        append(process, &format!("/capabilities/{set}"), names);
+    }
+}
+
+/// A variable that was typed takes the place of the container's own.
+fn set_env(process: &mut Value, entries: &[String]) {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    if let Some(env) = process.get_mut("env").and_then(Value::as_array_mut) {
+        let typed: Vec<String> = entries.iter().map(|entry| name(entry)).collect();
+        env.retain(|entry| !entry.as_str().is_some_and(|e| typed.contains(&name(e))));
+    }
+    append(process, "/env", entries);
 }
 
 fn append(process: &mut Value, pointer: &str, values: &[String]) {

@@ -1,13 +1,14 @@
 //! `run`: create, start, and unless detached wait and remove.
 
 use fleet_lifecycle::foreground::{self, Relay, Signals};
-use fleet_lifecycle::{Error, spec};
+use fleet_lifecycle::{Error, preserve, spec};
 
 use super::{Context, Done, create, delete, start};
 use crate::cli::Run;
 
 pub(super) fn run(context: &Context, args: &Run) -> Result<Done, Error> {
     create::protect()?;
+    preserve::take_range(create::kept(args.common.preserve_fds))?;
     if args.detach {
         let console = create::connect(args.common.console_socket.as_deref())?;
         let container = create::make(context, &args.common, &args.id, console)?;

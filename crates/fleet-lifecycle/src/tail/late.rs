@@ -1,0 +1,158 @@
+//! Mounts made by the tail, after the library's.
+//!
+//! A bind is a detached copy of the host's mount, taken and dressed by the caller: with the caller's rights, so that
+//! neither the directories above the source nor the id map of the container matter (libcontainer 0.7: L8, L9).
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use serde_json::Value;
+
+use super::mounts::{Fixup, c_path, make_target};
+use crate::engine::view::clean;
+use crate::error::{Context, Error, Result};
+use crate::sys::mount::{Attributes, attach_tree, attr, clone_tree, set_attributes};
+use crate::{idmap, mount_options, spec};
+
+#[derive(Debug)]
+enum Source {
+    /// A detached copy of the host's mount, and whether it is of a directory.
+    Tree(OwnedFd, bool),
+    /// A file system of this type, flags and data.
+    FileSystem(String, MsFlags, String),
+}
+
+/// A mount made by the tail.
+#[derive(Debug)]
+pub struct LateMount {
+    destination: String,
+    source: Source,
+    fixup: Fixup,
+}
+
+const FLAGS: [(&str, MsFlags); 8] = [
+    ("ro", MsFlags::MS_RDONLY),
+    ("nosuid", MsFlags::MS_NOSUID),
+    ("nodev", MsFlags::MS_NODEV),
+    ("noexec", MsFlags::MS_NOEXEC),
+    ("noatime", MsFlags::MS_NOATIME),
+    ("relatime", MsFlags::MS_RELATIME),
+    ("strictatime", MsFlags::MS_STRICTATIME),
+    ("sync", MsFlags::MS_SYNCHRONOUS),
+];
+
+impl LateMount {
+    /// Opens a bind's source now, while the host is still visible. A relative source is below `bundle`.
+    ///
+    /// # Errors
+    /// The source, when it cannot be opened, and an id map or flag that it does not take.
+    pub fn from_spec(full: &Value, given: &Value, bundle: &Path) -> Result<Self> {
+        let destination = clean(given["destination"].as_str().unwrap_or_default());
+        let options: Vec<String> = spec::strings(given, "/options");
+        let bind = given["type"] == "bind" || options.iter().any(|o| o == "bind" || o == "rbind");
+        let mut fixup = Fixup::new(&destination);
+        let source = if bind {
+            for option in &options {
+                fixup.take_propagation(option);
+            }
+            tree(full, given, bundle, &destination)?
+        } else {
+            file_system(given, &options, &mut fixup)
+        };
+        Ok(Self {
+            destination,
+            source,
+            fixup,
+        })
+    }
+
+    /// An empty read-only directory where a file system cannot be shown.
+    #[must_use]
+    pub fn empty_tmpfs(destination: &str) -> Self {
+        let flags =
+            MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        Self {
+            destination: destination.to_owned(),
+            source: Source::FileSystem("tmpfs".to_owned(), flags, "size=0k,mode=755".to_owned()),
+            fixup: Fixup::new(destination),
+        }
+    }
+
+    pub(super) fn make(&self) -> Result<()> {
+        let failed = || format!("mount on `{}`", self.destination);
+        match &self.source {
+            Source::Tree(tree, directory) => {
+                make_target(&self.destination, *directory).op(failed)?;
+                let target = fs::OpenOptions::new()
+                    .read(true)
+                    .custom_flags(libc::O_PATH)
+                    .open(&self.destination)
+                    .op(failed)?;
+                attach_tree(tree.as_fd(), target.as_fd()).op(failed)?;
+            }
+            Source::FileSystem(kind, flags, data) => {
+                make_target(&self.destination, true).op(failed)?;
+                mount(
+                    Some(kind.as_str()),
+                    self.destination.as_str(),
+                    Some(kind.as_str()),
+                    *flags,
+                    Some(data.as_str()),
+                )
+                .op(failed)?;
+            }
+        }
+        if self.fixup.needed() {
+            self.fixup.apply()
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn file_system(given: &Value, options: &[String], fixup: &mut Fixup) -> Source {
+    let mut flags = MsFlags::empty();
+    let mut data = Vec::new();
+    for option in options {
+        if let Some((_, flag)) = FLAGS.iter().find(|(name, _)| name == option) {
+            flags |= *flag;
+        } else if !fixup.take(option, false)
+            && !matches!(option.as_str(), "rw" | "suid" | "dev" | "exec")
+        {
+            data.push(option.clone());
+        }
+    }
+    let kind = given["type"].as_str().unwrap_or("none");
+    Source::FileSystem(kind.to_owned(), flags, data.join(","))
+}
+
+fn tree(full: &Value, given: &Value, bundle: &Path, destination: &str) -> Result<Source> {
+    let source = bundle.join(given["source"].as_str().unwrap_or_default());
+    let shown = source.display();
+    let text = source
+        .to_str()
+        .ok_or_else(|| Error::Invalid(format!("mount `{destination}`: its source is not UTF-8")))?;
+    let options = spec::strings(given, "/options");
+    let recursive = options.iter().any(|o| o == "rbind");
+    let tree = clone_tree(&c_path(text)?, recursive)
+        .op(|| format!("mount `{shown}` on `{destination}`"))?;
+    if let Some(map) = idmap::wanted(full, given)? {
+        let what = Attributes {
+            set: attr::IDMAP,
+            recursive: map.recursive,
+            user_namespace: Some(map.namespace.as_fd()),
+            ..Attributes::default()
+        };
+        set_attributes(tree.as_fd(), what)
+            .op(|| format!("map the ids of mount `{destination}` (idmapped mount of `{shown}`)"))?;
+    }
+    for change in mount_options::changes(&options) {
+        set_attributes(tree.as_fd(), change)
+            .op(|| format!("set flags of mount `{destination}`"))?;
+    }
+    let directory = fs::metadata(&source).is_ok_and(|meta| meta.is_dir());
+    Ok(Source::Tree(tree, directory))
+}
