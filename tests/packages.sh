@@ -40,7 +40,7 @@ build() {
     [ -z "$all" ] || "$TOP/packaging/rpm/build" "$out" >/dev/null
 }
 
-need mmdebstrap dpkg-dev xz-utils ${all:+rpm rpmlint lintian}
+need mmdebstrap dpkg-dev xz-utils ${all:+rpm rpmlint lintian systemd}
 mkdir -p "$STATE"
 build packages
 sleep 1
@@ -59,6 +59,15 @@ for suite in bookworm ${all:+trixie}; do
     say "$suite: installed, used, upgraded under a running container, purged"
 done
 [ -n "$all" ] || exit 0
+
+# The units among those of the machine's own systemd.
+units=$STATE/units
+rm -rf "$units"
+dpkg-deb -x "$STATE"/packages/*.deb "$units"
+cp -rn /lib/systemd/system/. "$units/usr/lib/systemd/system/"
+systemd-analyze --root="$units" --man=no verify fleet-nvidia-cdi-refresh.service fleet-nvidia-cdi-refresh.path
+say "systemd finds no fault with the units"
+
 "$TOP/tests/packages/rpm.sh" "$STATE/packages"/*.rpm
 say "rpm: installed and removed"
 lintian --allow-root --fail-on error,warning "$STATE"/packages/*.deb

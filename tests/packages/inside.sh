@@ -14,6 +14,7 @@ dpkg -V fleet-nvidia || fail "files differ from the package's checksums"
 for page in fleet-nvidia.8 fleet-nvidia-ctl.8 fleet-nvidia-config.5; do
     [ -s "/usr/share/man/man${page##*.}/$page.gz" ] || fail "no man page $page"
 done
+[ -L /etc/systemd/system/multi-user.target.wants/fleet-nvidia-cdi-refresh.path ] || fail "the spec would not be refreshed"
 bash -n /usr/share/bash-completion/completions/fleet-nvidia
 
 # One command, then a GPU container by name.

@@ -303,3 +303,55 @@ fn nodes_and_links_are_made() {
     assert_eq!(link, Path::new("/dev/nvidia-uvm"));
     assert!(!system(&["create-dev-char-symlinks"]).ok().contains(" made"));
 }
+
+#[test]
+fn refresh_follows_the_machine_and_keeps_a_good_spec() {
+    let Some(node) = Node::new(
+        "refresh_follows_the_machine_and_keeps_a_good_spec",
+        "h100x2",
+    ) else {
+        return;
+    };
+    let root = node.0.display().to_string();
+    let refresh = |args: &[&str]| {
+        let command = ["--root-dir", &root, "cdi", "refresh", "--source", "proc"];
+        node.ctl(&[&command[..], args].concat())
+    };
+    let file = node.0.join("var/run/cdi/fleet-nvidia.yaml");
+    assert!(refresh(&[]).ok().contains("written"));
+    let good = fs::read(&file).expect("read the spec");
+    assert!(refresh(&[]).ok().contains("up to date"));
+
+    // A driver that has found one GPU of two, then none.
+    let gpus = node.0.join("proc/driver/nvidia/gpus");
+    let lost = fs::read_dir(&gpus)
+        .expect("list proc")
+        .flatten()
+        .map(|entry| entry.path())
+        .max()
+        .expect("two GPUs");
+    fs::rename(&lost, node.0.join("lost")).expect("lose a GPU");
+    let refused = refresh(&[]);
+    assert!(
+        refused.code == 1
+            && refused
+                .stderr
+                .contains("it is kept until the driver is ready"),
+        "{refused:#?}"
+    );
+    fs::rename(&gpus, node.0.join("gpus")).expect("lose all GPUs");
+    assert_eq!(refresh(&["--force"]).code, 1);
+    assert_eq!(fs::read(&file).expect("read the spec"), good);
+    fs::rename(node.0.join("gpus"), &gpus).expect("find a GPU");
+    assert!(refresh(&["--force"]).ok().contains("replaced"));
+    fs::rename(node.0.join("lost"), &lost).expect("find the other");
+    assert!(refresh(&["--wait", "5"]).ok().contains("replaced"));
+    assert_eq!(fs::read(&file).expect("read the spec"), good);
+
+    fs::copy(&file, file.with_file_name("nvidia.yaml")).expect("another toolkit's file");
+    let refused = refresh(&[]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("/nvidia.yaml has nvidia.com/gpu="),
+        "{refused:#?}"
+    );
+}

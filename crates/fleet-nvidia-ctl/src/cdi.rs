@@ -25,6 +25,7 @@ pub(crate) fn run(
 ) -> Result<Verdict, CtlError> {
     match command {
         Cdi::Generate(args) => crate::generate::run(cli, args, out, remarks),
+        Cdi::Refresh(args) => crate::generate::refresh(cli, args, out, remarks),
         Cdi::List { json } => list(&registry(cli)?, *json, out, remarks),
         Cdi::Validate(args) => validate::run(cli, args, out),
         Cdi::Inject(args) => devices::inject(cli, args, out),

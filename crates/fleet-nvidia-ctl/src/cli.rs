@@ -66,6 +66,8 @@ pub(crate) struct Explain {
 pub(crate) enum Cdi {
     /// Make the spec of this machine
     Generate(Box<crate::generate::Generate>),
+    /// Bring the node's own spec up to date; a good one is never replaced by a poorer one while the driver starts
+    Refresh(Box<crate::generate::Refresh>),
     /// List the devices that can be asked for
     List {
         /// Print JSON, with what each device brings

@@ -1,6 +1,7 @@
 //! `cdi generate`: from the machine to spec files.
 
 mod args;
+mod refresh;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use fleet_cdi::{Format, Spec, encode_spec, write_spec};
 use fleet_discover::{Generated, Machine, Output, generate};
 
 pub(crate) use args::Generate;
+pub(crate) use refresh::{Refresh, RefreshError, run as refresh};
 
 use crate::cli::Cli;
 use crate::{CtlError, Verdict};
@@ -35,7 +37,18 @@ pub(crate) fn run(
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> Result<Verdict, CtlError> {
-    let format = format(args)?;
+    let format = format(args, args.output.as_deref())?;
+    let (_, output) = make(cli, args, remarks)?;
+    write(&output.specs, args.output.as_deref(), format, out, remarks)?;
+    Ok(Verdict::Fine)
+}
+
+/// The specs of the machine, in memory.
+fn make(
+    cli: &Cli,
+    args: &Generate,
+    remarks: &mut dyn Write,
+) -> Result<(Machine, Output), CtlError> {
     let mut options = args.options()?;
     options.generator = concat!("fleet-nvidia-ctl ", env!("CARGO_PKG_VERSION")).to_owned();
     let root = cli.root_dir.as_deref().unwrap_or_else(|| Path::new("/"));
@@ -58,8 +71,7 @@ pub(crate) fn run(
         options.newest.map(|version| version.to_string()),
         remarks,
     )?;
-    write(&output.specs, args.output.as_deref(), format, out, remarks)?;
-    Ok(Verdict::Fine)
+    Ok((machine, output))
 }
 
 fn warn(remarks: &mut dyn Write, text: &str) -> Result<(), CtlError> {
@@ -83,19 +95,14 @@ fn tell(output: &Output, newest: Option<String>, remarks: &mut dyn Write) -> Res
 }
 
 /// As asked for, else by the file's name, else YAML.
-fn format(args: &Generate) -> Result<Format, GenerateError> {
-    let by_name =
-        args.output
-            .as_deref()
-            .and_then(|path| match path.extension().and_then(OsStr::to_str) {
-                Some(end) if end.eq_ignore_ascii_case("json") => Some(Format::Json),
-                Some(end)
-                    if end.eq_ignore_ascii_case("yaml") || end.eq_ignore_ascii_case("yml") =>
-                {
-                    Some(Format::Yaml)
-                }
-                _ => None,
-            });
+fn format(args: &Generate, output: Option<&Path>) -> Result<Format, GenerateError> {
+    let by_name = output.and_then(|path| match path.extension().and_then(OsStr::to_str) {
+        Some(end) if end.eq_ignore_ascii_case("json") => Some(Format::Json),
+        Some(end) if end.eq_ignore_ascii_case("yaml") || end.eq_ignore_ascii_case("yml") => {
+            Some(Format::Yaml)
+        }
+        _ => None,
+    });
     match args
         .format
         .as_deref()

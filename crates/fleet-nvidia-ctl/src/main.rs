@@ -61,6 +61,8 @@ enum CtlError {
     #[error(transparent)]
     Generate(#[from] generate::GenerateError),
     #[error(transparent)]
+    Refresh(#[from] generate::RefreshError),
+    #[error(transparent)]
     System(#[from] system::SystemError),
     #[error("read {path}: {cause}")]
     Read { path: String, cause: String },
