@@ -72,7 +72,7 @@ fn causes_of(registry: &Registry, name: &QualifiedName) -> Vec<String> {
     match suspect(registry, name) {
         Some(broken) => causes.push(broken),
         None if known.is_empty() => causes.push(
-            "hint: make one with its vendor's generator, such as `nvidia-ctk cdi generate`"
+            "hint: make one with its vendor's generator, such as `fleet-nvidia-ctl cdi generate` for NVIDIA's"
                 .to_owned(),
         ),
         None => {}

@@ -71,7 +71,7 @@ pub enum InjectError {
     },
     /// A CDI spec of another driver.
     #[error(
-        "CDI spec {} is of driver {version}, but {loaded} is loaded; hint: make it anew: nvidia-ctk cdi generate --output={}",
+        "CDI spec {} is of driver {version}, but {loaded} is loaded; hint: make it anew: fleet-nvidia-ctl cdi generate --output={}",
         .file.display(), .file.display()
     )]
     Stale {

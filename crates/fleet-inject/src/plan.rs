@@ -397,7 +397,7 @@ impl<'a> Context<'a> {
             |version| format!("the loaded driver is {version}"),
         );
         format!(
-            "; hint: the CDI spec is out of date ({driver}), make it anew: nvidia-ctk cdi generate --output={file}"
+            "; hint: the CDI spec is out of date ({driver}), make it anew: fleet-nvidia-ctl cdi generate --output={file}"
         )
     }
 }
