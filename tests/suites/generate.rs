@@ -215,6 +215,79 @@ fn a_good_spec_is_never_replaced_by_none() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+#[test]
+fn partitions_are_devices() {
+    let Some(node) = Node::new("partitions_are_devices", "mig-mixed") else {
+        return;
+    };
+    let spec = node.spec(&["--source", "nvml"]);
+    let named = |start: &str| -> Vec<&str> {
+        let names = spec.devices.iter().map(|device| device.name.as_str());
+        names.filter(|name| name.starts_with(start)).collect()
+    };
+    let (by_index, by_uuid) = (named("0:"), named("MIG-"));
+    assert!(
+        by_index.len() > 1 && by_uuid.len() >= by_index.len(),
+        "{spec:#?}"
+    );
+    for device in spec
+        .devices
+        .iter()
+        .filter(|device| device.name.contains(':'))
+    {
+        let nodes = device.container_edits.device_nodes.iter();
+        let caps = nodes.filter(|node| node.path.starts_with("/dev/nvidia-caps/nvidia-cap"));
+        assert_eq!(caps.count(), 2, "{device:#?}");
+    }
+    // Proc tells the same, save the names that NVML alone knows, and that the last GPU is partitioned into nothing.
+    let by_index = |spec: Spec| -> Vec<_> {
+        let devices = spec.devices.into_iter();
+        devices
+            .filter(|device| device.name.contains(':') || device.name == "1")
+            .collect()
+    };
+    let proc = node.spec(&["--source", "proc"]);
+    assert_eq!(by_index(spec), by_index(proc));
+    let out = node.generate(&["--source", "proc"]);
+    assert!(out.stderr.contains("no names by UUID"), "{out:#?}");
+}
+
+/// Without a spec, or with one of another driver, the plan is made from proc and files, as the runtime makes it.
+#[test]
+fn a_plan_needs_no_spec_file() {
+    let Some(node) = Node::new("a_plan_needs_no_spec_file", "h100x2") else {
+        return;
+    };
+    let root = node.0.display().to_string();
+    let bundle = node.0.join("config.json");
+    let spec = serde_json::json!({"process": {"env": ["NVIDIA_VISIBLE_DEVICES=1"]}});
+    fs::write(&bundle, spec.to_string()).expect("write the bundle");
+    let file = bundle.display().to_string();
+    let explain = || node.ctl(&["--root-dir", &root, "explain", &file]);
+    let made = explain().ok();
+    assert!(
+        made.contains("/dev/nvidia1 ") && made.contains("libcuda.so.550.54.15"),
+        "{made}"
+    );
+    assert!(!made.contains("/dev/nvidia0 "), "{made}");
+    fs::create_dir_all(node.0.join("etc/cdi")).expect("make the CDI directory");
+    let output = node.0.join("etc/cdi/nvidia.yaml");
+    drop(
+        node.generate(&["--output", &output.display().to_string()])
+            .ok(),
+    );
+    let written = explain().ok();
+    assert!(written.contains("/etc/cdi/nvidia.yaml"), "{written}");
+    // An update of the driver.
+    let text = fs::read_to_string(&output).expect("read the spec");
+    fs::write(&output, text.replace("550.54.15", "535.1")).expect("write the spec");
+    let healed = explain().ok();
+    assert!(
+        healed.contains("libcuda.so.550.54.15") && !healed.contains("535.1/"),
+        "{healed}"
+    );
+}
+
 /// A container made from a generated spec sees its GPUs: the driver tree is the simulated one, in its place.
 #[test]
 fn a_container_gets_its_gpus_from_a_generated_spec() {
@@ -354,4 +427,171 @@ fn refresh_follows_the_machine_and_keeps_a_good_spec() {
         refused.code == 1 && refused.stderr.contains("/nvidia.yaml has nvidia.com/gpu="),
         "{refused:#?}"
     );
+}
+
+/// The user space of the real driver, from Debian's packages; nothing, loudly, where they cannot be had.
+fn real_driver(test: &str) -> Option<(PathBuf, Vec<String>)> {
+    let dir = path("FLEET_STATE").join("driver");
+    let top = path("FLEET_STATE");
+    let script = top
+        .parent()
+        .expect("the project")
+        .join("tests/setup/driver.sh");
+    let out = run(Command::new(script).arg(&dir));
+    if out.code != 0 {
+        let why = out
+            .stderr
+            .trim()
+            .lines()
+            .last()
+            .unwrap_or("no reason given")
+            .to_owned();
+        skip(
+            test,
+            &format!("Debian's driver packages cannot be had: {why}"),
+        );
+        return None;
+    }
+    let root = dir.join("root");
+    // As the packages' own scripts leave it: one directory tree, and programs of the chosen driver by links.
+    for (link, target) in [
+        ("lib", "usr/lib"),
+        (
+            "etc/alternatives/nvidia--nvidia-smi",
+            "/usr/lib/nvidia/current/nvidia-smi",
+        ),
+        ("usr/bin/nvidia-smi", "/etc/alternatives/nvidia--nvidia-smi"),
+        (
+            "etc/alternatives/nvidia--nvidia_drv.so",
+            "/usr/lib/nvidia/current/nvidia_drv.so",
+        ),
+        (
+            "usr/lib/xorg/modules/drivers/nvidia_drv.so",
+            "/etc/alternatives/nvidia--nvidia_drv.so",
+        ),
+    ] {
+        let link = root.join(link);
+        fs::create_dir_all(link.parent().expect("a parent")).expect("mkdir");
+        if fs::symlink_metadata(&link).is_err() {
+            std::os::unix::fs::symlink(target, &link).expect("make a link");
+        }
+    }
+    let files = fs::read_to_string(dir.join("files")).expect("read the list");
+    Some((root, files.lines().map(str::to_owned).collect()))
+}
+
+/// Every library of the packages that the rules name is mounted, with its links; nothing is passed over.
+#[test]
+fn no_file_of_the_real_driver_is_missed() {
+    let test = "no_file_of_the_real_driver_is_missed";
+    let Some((root, files)) = real_driver(test) else {
+        return;
+    };
+    let cuda = files.iter().find_map(|path| {
+        path.split_once("/libcuda.so.")
+            .filter(|(_, end)| end.contains('.'))
+    });
+    let version = cuda.expect("a CUDA library").1.to_owned();
+    let description = PathBuf::from("/run")
+        .join(unique("machine"))
+        .with_extension("toml");
+    let text = format!("driver = \"{version}\"\n[[gpu]]\nmodel = \"h100\"\n");
+    fs::write(&description, text).expect("write a description");
+    let Some(node) = Node::new(test, &description.display().to_string()) else {
+        return;
+    };
+    let (driver, sim) = (root.display().to_string(), node.0.display().to_string());
+    let file = node.0.join("real.yaml");
+    let output = file.display().to_string();
+    let args = [
+        "cdi",
+        "generate",
+        "--driver-root",
+        &driver,
+        "--dev-root",
+        &sim,
+        "--system-root",
+        &sim,
+        "--source",
+        "proc",
+        "--output",
+        &output,
+    ];
+    let out = node.ctl(&args);
+    assert!(
+        out.code == 0 && !out.stderr.contains("left out"),
+        "{out:#?}"
+    );
+    let spec = read_spec(&file).expect("a valid spec");
+    let edits = &spec.container_edits;
+    let mounted: BTreeSet<&str> = edits
+        .mounts
+        .iter()
+        .map(|mount| mount.container_path.as_str())
+        .collect();
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let is_link = |path: &&String| {
+        fs::symlink_metadata(root.join(path.trim_start_matches('/')))
+            .is_ok_and(|meta| meta.is_symlink())
+    };
+    let in_libraries = |path: &&String| path.starts_with("/usr/lib/x86_64-linux-gnu/");
+    let libraries = files
+        .iter()
+        .filter(in_libraries)
+        .filter(|path| !is_link(path) && path.contains(".so"));
+    let mut count = 0;
+    for library in libraries {
+        assert!(mounted.contains(library.as_str()), "{library} is missed");
+        count += 1;
+    }
+    assert!(count > 25, "only {count} libraries in the packages");
+    for program in [
+        "nvidia-smi",
+        "nvidia-persistenced",
+        "nvidia-cuda-mps-control",
+        "nvidia-cuda-mps-server",
+    ] {
+        assert!(
+            mounted.iter().any(|path| name(path) == program),
+            "{program} is missed"
+        );
+    }
+    for path in files.iter().filter(|path| {
+        path.contains("/gsp_")
+            || path.ends_with(".icd")
+            || path.ends_with("_icd.json")
+            || path.contains("egl_")
+    }) {
+        assert!(
+            mounted.iter().any(|mounted| name(mounted) == name(path)),
+            "{path} is missed"
+        );
+    }
+    assert!(
+        mounted.contains("/usr/lib/xorg/modules/drivers/nvidia_drv.so"),
+        "{mounted:?}"
+    );
+    let links: BTreeSet<&str> = edits
+        .hooks
+        .iter()
+        .flat_map(|hook| &hook.args)
+        .filter_map(|arg| Some(arg.split_once("::")?.1))
+        .collect();
+    for link in files.iter().filter(in_libraries).filter(is_link) {
+        // Those of the EGL platform are made by the loader's own update, and GBM's lies elsewhere in a container.
+        let elsewhere = link.contains("libnvidia-egl-") || link.ends_with("nvidia-drm_gbm.so");
+        assert!(
+            elsewhere || links.contains(link.as_str()),
+            "{link} is missed"
+        );
+    }
+    for mount in &edits.mounts {
+        let meta = fs::metadata(&mount.host_path);
+        assert!(
+            meta.is_ok_and(|meta| !meta.is_dir()),
+            "{} leads to no file",
+            mount.host_path
+        );
+    }
+    fs::remove_file(description).expect("remove the description");
 }

@@ -7,6 +7,7 @@ use fleet_host::Tree;
 use fleet_host::files::Link;
 use fleet_host::gpu::{BusId, Gpu, MigDevice};
 use fleet_host::proc::{MigMinors, drm_names};
+use fleet_inject::io_cause;
 
 use crate::edits::add_node;
 use crate::hooks::Hooks;
@@ -104,7 +105,7 @@ impl<'a> Maker<'a> {
         }
         let why = match dev.node(path) {
             Ok(_) => "is no character device".to_owned(),
-            Err(err) => format!("cannot be used: {err}"),
+            Err(err) => io_cause(&err),
         };
         Err(format!("its node {} {why}", dev.host(path)))
     }

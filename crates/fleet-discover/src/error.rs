@@ -7,7 +7,7 @@ use fleet_host::files::FilesError;
 #[non_exhaustive]
 pub enum DiscoverError {
     /// A directory that stands for a root.
-    #[error("open {what} {path}: {source}")]
+    #[error("open {what} {path}: it {}", fleet_inject::io_cause(.source))]
     Root {
         /// Which root.
         what: &'static str,

@@ -11,6 +11,7 @@ mod device;
 mod edits;
 mod error;
 mod hooks;
+mod live;
 mod lower;
 mod machine;
 mod modes;
@@ -25,6 +26,7 @@ use fleet_host::gpu::Inventory;
 
 pub use compare::differences;
 pub use error::DiscoverError;
+pub use live::Live;
 pub use machine::Machine;
 pub use modes::{needs_inventory, resolve};
 pub use options::{

@@ -69,7 +69,10 @@ pub(crate) fn find(
         Mode::Wsl => wsl::find(machine, options)?,
         Mode::Csv => csv::find(machine, inventory, options)?,
     };
-    found.common.env.push(VOID.to_owned());
+    let further = found.further.iter_mut().map(|(_, _, _, common)| common);
+    for common in further.chain([&mut found.common]) {
+        common.env.push(VOID.to_owned());
+    }
     Ok(found)
 }
 

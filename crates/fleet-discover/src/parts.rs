@@ -3,7 +3,6 @@
 use fleet_cdi::{ContainerEdits, Device};
 use fleet_inject::{Capabilities, limit};
 
-use crate::common::VOID;
 use crate::hooks::Hooks;
 
 type Further = (&'static str, &'static str, Vec<Device>, ContainerEdits);
@@ -16,7 +15,6 @@ pub(crate) fn specs(
     hooks: &Hooks<'_>,
 ) -> Vec<Further> {
     let mut nodes = control.clone();
-    nodes.env.push(VOID.to_owned());
     let guards = [
         "disable-device-node-modification",
         "update-application-profile",
@@ -28,10 +26,8 @@ pub(crate) fn specs(
     let parts = parts
         .filter_map(|(name, part)| device(name, part, driver))
         .collect();
-    let mut env = driver.env.clone();
-    env.push(VOID.to_owned());
     let common = ContainerEdits {
-        env,
+        env: driver.env.clone(),
         ..ContainerEdits::default()
     };
     vec![

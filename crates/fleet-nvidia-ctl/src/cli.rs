@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use fleet_discover::Live;
 use fleet_host::{Env, HostRoot};
 
 use crate::cdi;
@@ -108,6 +109,13 @@ impl Cli {
     /// The node's files, for what writes them too.
     pub(crate) fn files(&self) -> Files {
         Files::new(self.root_dir.as_deref())
+    }
+
+    /// The node as a container finds it, specs made anew included.
+    pub(crate) fn live(&self) -> Live {
+        self.root_dir
+            .as_deref()
+            .map_or_else(Live::default, Live::new)
     }
 
     pub(crate) fn host(&self) -> HostRoot {

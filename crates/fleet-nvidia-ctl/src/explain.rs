@@ -21,7 +21,7 @@ pub(crate) fn explain(cli: &Cli, args: &Explain, out: &mut dyn Write) -> Result<
         return Ok(Verdict::Fine);
     }
     let spec = load(&args.bundle)?;
-    let prepared = fleet_host::prepare(&spec, &cli.env(), &cli.host())?;
+    let prepared = fleet_host::prepare(&spec, &cli.env(), &cli.live())?;
     match args.json {
         true => write_json(out, &prepared.explanation().json())?,
         false => write!(out, "{}", prepared.explanation().text())?,

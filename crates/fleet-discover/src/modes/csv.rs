@@ -12,7 +12,7 @@ use fleet_host::gpu::{Gpu, Inventory};
 use super::nothing;
 use crate::common::CONTROL;
 use crate::device::Maker;
-use crate::edits::{add_files, add_node, add_nodes, append};
+use crate::edits::{add_files, add_node, append};
 use crate::error::DiscoverError;
 use crate::hooks::Hooks;
 use crate::machine::Machine;
@@ -73,13 +73,8 @@ fn one_device(
             why: "this system has one device, 0".to_owned(),
         });
     }
-    let mut edits = ContainerEdits::default();
-    add_listed(
-        &mut edits,
-        machine,
-        options,
-        lists.dev.iter().map(String::as_str),
-    );
+    let gids = !options.features.no_additional_gids;
+    let edits = nodes(machine, &listed(machine, lists), gids);
     let unknown = integrated(None);
     let gpu = inventory
         .and_then(|told| told.gpus.first())
@@ -150,29 +145,14 @@ fn several_devices(
             id: one.gpu.index.to_string(),
             why,
         };
-        let mut edits = ContainerEdits::default();
-        match (one.gpu.index, is_integrated(one.gpu)) {
-            (0, true) => {
-                let own = lists.dev.iter().map(String::as_str);
-                let own = own.filter(|path| *path != "/dev/nvidia1");
-                // The display's node.
-                add_listed(&mut edits, machine, options, own.chain(["/dev/nvidia2"]));
-            }
-            (1, false) => {
-                append(&mut edits, maker.gpu(one.gpu).map_err(unknown)?);
-                let gids = !options.features.no_additional_gids;
-                for path in CONTROL {
-                    add_node(&mut edits, &machine.dev, path, gids);
-                }
-                let others = lists.dev.iter().map(String::as_str);
-                let others = others.filter(|path| !is_gpu_node(path) && !CONTROL.contains(path));
-                add_listed(&mut edits, machine, options, others);
-            }
+        let edits = match (one.gpu.index, is_integrated(one.gpu)) {
+            (0, true) => integrated_edits(&maker, lists),
+            (1, false) => card_edits(&maker, one.gpu, lists).map_err(unknown)?,
             (index, _) => {
                 let why = format!("a GPU of its kind is not expected at index {index} on Tegra");
                 return Err(unknown(why));
             }
-        }
+        };
         devices.extend(named(one.gpu, edits, &options.naming)?);
     }
     Ok(devices)
@@ -190,20 +170,41 @@ fn is_gpu_node(path: &str) -> bool {
     })
 }
 
-fn add_listed<'p>(
-    edits: &mut ContainerEdits,
-    machine: &Machine,
-    options: &Options,
-    paths: impl Iterator<Item = &'p str>,
-) {
+/// Nodes that the lists name and that are there.
+fn listed(machine: &Machine, lists: &Lists) -> Vec<String> {
+    let paths = lists.dev.iter().flat_map(|path| machine.dev.glob(path));
+    paths.collect()
+}
+
+fn nodes(machine: &Machine, paths: &[String], gids: bool) -> ContainerEdits {
+    let mut edits = ContainerEdits::default();
     for path in paths {
-        add_nodes(
-            edits,
-            &machine.dev,
-            path,
-            !options.features.no_additional_gids,
-        );
+        add_node(&mut edits, &machine.dev, path, gids);
     }
+    edits
+}
+
+/// Everything but the card's node, and the node of the display.
+fn integrated_edits(maker: &Maker<'_>, lists: &Lists) -> ContainerEdits {
+    let mut paths = listed(maker.machine, lists);
+    paths.retain(|path| path != "/dev/nvidia1");
+    paths.push("/dev/nvidia2".to_owned());
+    nodes(
+        maker.machine,
+        &paths,
+        !maker.options.features.no_additional_gids,
+    )
+}
+
+/// The card with the driver's own nodes, and what the lists name beside GPUs.
+fn card_edits(maker: &Maker<'_>, gpu: &Gpu, lists: &Lists) -> Result<ContainerEdits, String> {
+    let mut edits = maker.gpu(gpu)?;
+    let mut paths: Vec<String> = CONTROL.map(str::to_owned).to_vec();
+    paths.extend(listed(maker.machine, lists));
+    paths.retain(|path| !is_gpu_node(path));
+    let gids = !maker.options.features.no_additional_gids;
+    append(&mut edits, nodes(maker.machine, &paths, gids));
+    Ok(edits)
 }
 
 /// Directories, libraries and links of the lists.

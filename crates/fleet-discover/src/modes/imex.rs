@@ -61,7 +61,11 @@ fn wanted(machine: &Machine, id: &str) -> Result<u32, DiscoverError> {
             "{} is no character device",
             machine.dev.host(&path)
         ))),
-        Err(err) => Err(unknown(format!("{}: {err}", machine.dev.host(&path)))),
+        Err(err) => Err(unknown(format!(
+            "{} {}",
+            machine.dev.host(&path),
+            fleet_inject::io_cause(&err)
+        ))),
     }
 }
 

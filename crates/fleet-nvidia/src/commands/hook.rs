@@ -8,7 +8,8 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use fleet_host::{Container, Env, HostRoot};
+use fleet_discover::Live;
+use fleet_host::{Container, Env};
 use fleet_lifecycle::Error;
 use fleet_rootfs::{
     HookProgram, NO_MEMORY_LIMITS, RootfsEdit, STATE_FLAGS, asks_for_memory_limits, recognise,
@@ -129,7 +130,7 @@ fn precreate(context: &Context) -> Result<Done, Error> {
     })?;
     let env: Env = inject::env(context);
     let program = program.display().to_string();
-    let outcome = fleet_host::precreate(&mut spec, &env, &HostRoot::default(), &program);
+    let outcome = fleet_host::precreate(&mut spec, &env, &Live::default(), &program);
     for warning in &outcome.map_err(invalid)?.warnings {
         context.log.say(warning);
     }

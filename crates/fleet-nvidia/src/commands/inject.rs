@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use fleet_discover::Live;
 use fleet_host::{Env, Outcome};
 use fleet_lifecycle::Error;
 
@@ -16,7 +17,8 @@ pub(super) fn inject(
     bundle: &Path,
     spec: &mut Value,
 ) -> Result<Outcome, Error> {
-    let outcome = fleet_host::inject(spec, &env(context)).map_err(|err| {
+    let host = Live::default();
+    let outcome = fleet_host::inject_with(spec, &env(context), &host).map_err(|err| {
         audit::refused(context, id, bundle, spec, &err);
         Error::Invalid(err.to_string())
     })?;
