@@ -34,6 +34,7 @@ tools: setup
 
 images: setup
 	@tests/setup/images.sh $(TOP)/.state/images
+	@tests/setup/servers.sh $(TOP)/.state/servers
 
 demo: build tools images
 	@tests/isolate $(if $(wildcard /proc/driver/nvidia/version),--host-cdi) tests/demo.sh $(OUT)/fleet-nvidia $(TOOLS)

@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use fleet_host::{Host, HostRoot};
+use fleet_host::{Host, HostRoot, Tree};
 use nix::errno::Errno;
 
 /// An operation on a file that failed.
@@ -38,6 +38,11 @@ impl Files {
     /// Whether this is the machine that we run on, so that its programs may be asked.
     pub(crate) fn is_this_machine(&self) -> bool {
         self.root == Path::new("/")
+    }
+
+    /// The same directory as the machine's facts are read from.
+    pub(crate) fn tree(&self) -> io::Result<Tree> {
+        Tree::open(&self.root, "")
     }
 
     pub(crate) fn host(&self) -> &HostRoot {

@@ -557,3 +557,37 @@ fn what_cannot_be_written_leaves_all_as_it_was() {
     );
     assert!(!root.path(CONTAINERD).exists());
 }
+
+#[test]
+fn a_users_engine_reads_the_systems_files_first() {
+    let system = "[engine]\nruntime_supports_json = [\"crun\", \"site\"]\n";
+    let root = Root::new(&[("/etc/containers/containers.conf", system)]);
+    let site = |engine| Site {
+        user: Some(PathBuf::from("/home/ann/.config")),
+        ..Site::of(&Files::new(Some(root.0.path())), engine)
+    };
+    for (engine, file) in [
+        (
+            Engine::Podman,
+            "containers/containers.conf.d/50-fleet-nvidia.conf",
+        ),
+        (Engine::Containerd, "containerd/conf.d/50-fleet-nvidia.toml"),
+        (Engine::Docker, "docker/daemon.json"),
+    ] {
+        let site = site(engine);
+        engine.plan(&site).unwrap().carry_out(&site.files).unwrap();
+        let text = root.read(&format!("/home/ann/.config/{file}"));
+        assert!(text.contains("/usr/bin/fleet-nvidia"), "{text}");
+        if engine == Engine::Podman {
+            assert!(
+                text.contains("[\"crun\", \"site\", \"fleet-nvidia\"]"),
+                "{text}"
+            );
+        }
+    }
+    let main = root.read("/home/ann/.config/containerd/config.toml");
+    assert!(
+        main.contains("imports = [\"/home/ann/.config/containerd/conf.d/*.toml\"]"),
+        "{main}"
+    );
+}

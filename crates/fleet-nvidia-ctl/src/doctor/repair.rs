@@ -1,35 +1,19 @@
 //! The safe repairs: each one adds what is missing and changes nothing that is there.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use fleet_host::nodes::{self, CharLink, DeviceNode};
 
 use crate::configure::{Engine, Site};
-use crate::files::{Files, cause};
+use crate::files::Files;
 
 /// What `--fix` does about a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Repair {
     /// The link in `/dev/char` by which systemd finds a device by its number.
-    CharLink {
-        /// Device node.
-        node: PathBuf,
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
+    CharLink(DeviceNode),
     /// A device node of the driver, 0666 as the driver's own tool makes it.
-    Node {
-        /// Path.
-        path: PathBuf,
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
+    Node(DeviceNode),
     /// The entry in an engine's configuration.
     Configure(Engine),
 }
@@ -38,44 +22,33 @@ impl Repair {
     /// Does it, and says what was done.
     pub(crate) fn carry_out(&self, files: &Files) -> Result<String, String> {
         match self {
-            Self::CharLink { node, major, minor } => char_link(files, node, *major, *minor),
-            Self::Node { path, major, minor } => device_node(files, path, *major, *minor),
+            Self::CharLink(node) => char_link(files, node),
+            Self::Node(node) => device_node(files, node),
             Self::Configure(engine) => configure(files, *engine),
         }
     }
 }
 
-fn char_link(files: &Files, node: &Path, major: u32, minor: u32) -> Result<String, String> {
-    let link = PathBuf::from(format!("/dev/char/{major}:{minor}"));
-    let target = Path::new("..").join(node.strip_prefix("/dev").unwrap_or(node));
-    let made = files.place(&link).and_then(|place| {
-        if let Some(dir) = place.parent() {
-            fs::create_dir_all(dir)?;
-        }
-        symlink(&target, place)
-    });
-    match made {
-        Ok(()) => Ok(format!("linked {} to {}", link.display(), target.display())),
-        Err(err) => Err(format!("link {}: {}", link.display(), cause(&err))),
-    }
+fn char_link(files: &Files, node: &DeviceNode) -> Result<String, String> {
+    let dev = files.tree().map_err(|err| err.to_string())?;
+    let directory = files
+        .place(Path::new("/dev/char"))
+        .map_err(|err| err.to_string())?;
+    let link = CharLink::new(&dev, node, &directory);
+    link.make().map_err(|err| err.to_string())?;
+    Ok(format!(
+        "linked /dev/char/{}:{} to {}",
+        node.major, node.minor, link.target
+    ))
 }
 
-fn device_node(files: &Files, path: &Path, major: u32, minor: u32) -> Result<String, String> {
-    let mode = Mode::from_bits_truncate(0o666);
-    let made = files.place(path).and_then(|place| {
-        mknod(
-            &place,
-            SFlag::S_IFCHR,
-            mode,
-            makedev(major.into(), minor.into()),
-        )?;
-        // The umask took bits away.
-        fs::set_permissions(&place, fs::Permissions::from_mode(0o666))
-    });
-    match made {
-        Ok(()) => Ok(format!("made {} as {major}:{minor}", path.display())),
-        Err(err) => Err(format!("make {}: {}", path.display(), cause(&err))),
-    }
+fn device_node(files: &Files, node: &DeviceNode) -> Result<String, String> {
+    let dev = files.tree().map_err(|err| err.to_string())?;
+    nodes::make(&dev, node).map_err(|err| err.to_string())?;
+    Ok(format!(
+        "made {} as {}:{}",
+        node.path, node.major, node.minor
+    ))
 }
 
 fn configure(files: &Files, engine: Engine) -> Result<String, String> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fleet_cdi::{ContainerEdits, Registry};
+use fleet_host::proc;
 use fleet_inject::HostProbe;
 use serde::Serialize;
 
@@ -65,38 +66,28 @@ pub(crate) fn all(files: &Files, registry: &Registry) -> Result<Vec<Gpu>, FileEr
     Ok(gpus.into_values().collect())
 }
 
-/// `/proc/driver/nvidia/gpus/<bus>/information`.
+/// As proc states them.
 fn of_driver(files: &Files) -> Result<Vec<Gpu>, FileError> {
     let devices = files.read(Path::new("/proc/devices"))?.unwrap_or_default();
-    let major = devices.lines().find_map(|line| {
-        let (number, name) = line.trim().split_once(' ')?;
-        ["nvidia", "nvidia-frontend"]
-            .contains(&name)
-            .then(|| number.parse().ok())?
+    let majors = proc::character_majors(&devices);
+    let major = majors
+        .get("nvidia")
+        .or_else(|| majors.get("nvidia-frontend"));
+    let (Some(major), Ok(tree)) = (major, files.tree()) else {
+        return Ok(Vec::new());
+    };
+    let gpus = proc::inventory(&tree).gpus.into_iter().map(|gpu| Gpu {
+        device: DevNum {
+            major: (*major).into(),
+            minor: gpu.minor.into(),
+        },
+        path: format!("/dev/nvidia{}", gpu.minor),
+        uuid: gpu.uuid,
+        model: Some(gpu.name).filter(|name| !name.is_empty()),
+        bus: gpu.bus_id.map(|bus| bus.to_string()),
+        names: Vec::new(),
     });
-    let mut gpus = Vec::new();
-    for dir in files.entries(Path::new("/proc/driver/nvidia/gpus"))? {
-        let text = files.read(&dir.join("information"))?.unwrap_or_default();
-        let field = |name: &str| {
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'));
-            line.map(|value| value.trim().to_owned())
-        };
-        let minor = field("Device Minor").and_then(|minor| minor.parse().ok());
-        let (Some(major), Some(minor)) = (major, minor) else {
-            continue;
-        };
-        gpus.push(Gpu {
-            device: DevNum { major, minor },
-            path: format!("/dev/nvidia{minor}"),
-            uuid: field("GPU UUID"),
-            model: field("Model"),
-            bus: field("Bus Location"),
-            names: Vec::new(),
-        });
-    }
-    Ok(gpus)
+    Ok(gpus.collect())
 }
 
 /// A node that some CDI device of a GPU kind has for itself: those of `all`, and of the whole spec, are everybody's.

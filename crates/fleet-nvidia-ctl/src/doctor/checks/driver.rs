@@ -46,7 +46,11 @@ fn driver(node: &Node<'_>) -> Outcome {
         };
     };
     let libraries = libraries(node)?;
-    let mut findings = Vec::new();
+    let tree = node.files.tree().map_err(|err| Broken(err.to_string()))?;
+    let lost = fleet_host::proc::inventory(&tree).warnings.into_iter();
+    let mut findings: Vec<_> = lost
+        .map(|text| Finding::warning(text, "dmesg has the driver's own words (Xid, RmInit)"))
+        .collect();
     if libraries.is_empty() {
         findings.push(Finding::error(
             format!("the kernel driver {version} is loaded, but libcuda and libnvidia-ml are in none of the usual directories"),

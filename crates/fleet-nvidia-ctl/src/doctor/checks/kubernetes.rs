@@ -12,7 +12,7 @@ pub(super) const CHECKS: &[Check] = &[Check {
     run: check,
 }];
 
-const APPLY: &str = "kubectl apply -f /usr/share/fleet-nvidia/runtimeclass.yaml";
+const APPLY: &str = "kubectl apply -f /usr/share/fleet-nvidia/kubernetes/runtimeclass.yaml";
 
 fn check(node: &Node<'_>) -> Outcome {
     if !node.has_program("kubectl") {

@@ -1,7 +1,9 @@
 //! Device nodes, and the links by which systemd finds them.
 
 use std::io;
-use std::path::{Path, PathBuf};
+
+use fleet_host::nodes::DeviceNode;
+use fleet_host::proc;
 
 use crate::doctor::check::{Broken, Check, Finding, Node, Outcome, absent, outcome};
 use crate::doctor::repair::Repair;
@@ -17,13 +19,6 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-/// A node that the driver's users need.
-struct Wanted {
-    path: String,
-    major: u32,
-    minor: u32,
-}
-
 fn device_nodes(node: &Node<'_>) -> Outcome {
     let wanted = wanted(node)?;
     if wanted.is_empty() {
@@ -36,8 +31,8 @@ fn device_nodes(node: &Node<'_>) -> Outcome {
     )
 }
 
-fn check(node: &Node<'_>, want: &Wanted) -> Option<Finding> {
-    let Wanted { path, major, minor } = want;
+fn check(node: &Node<'_>, want: &DeviceNode) -> Option<Finding> {
+    let DeviceNode { path, major, minor } = want;
     match node.devices.lstat_device(path) {
         Ok(found) if (found.major, found.minor) != (*major, *minor) => Some(Finding::error(
             format!(
@@ -59,11 +54,7 @@ fn check(node: &Node<'_>, want: &Wanted) -> Option<Finding> {
                 format!("{path} ({major}:{minor}) is missing"),
                 "doctor --fix makes it; nvidia-modprobe -c 0 -u does as well",
             )
-            .with(Repair::Node {
-                path: PathBuf::from(path),
-                major: *major,
-                minor: *minor,
-            }),
+            .with(Repair::Node(want.clone())),
         ),
         Err(err) => Some(Finding::error(
             format!("{path} cannot be used: {err}"),
@@ -72,22 +63,18 @@ fn check(node: &Node<'_>, want: &Wanted) -> Option<Finding> {
     }
 }
 
-/// `/proc/devices` states the numbers, `/proc/driver/nvidia/gpus` the GPUs.
-fn wanted(node: &Node<'_>) -> Result<Vec<Wanted>, Broken> {
-    let text = node.read("/proc/devices")?.unwrap_or_default();
-    let major = |names: &[&str]| {
-        text.lines().find_map(|line| {
-            let (number, name) = line.trim().split_once(' ')?;
-            names.contains(&name).then(|| number.parse().ok())?
-        })
-    };
+/// `/proc/devices` states the numbers, `/proc/driver/nvidia/gpus` the GPUs. One module may be loaded without the other.
+fn wanted(node: &Node<'_>) -> Result<Vec<DeviceNode>, Broken> {
+    let majors = proc::character_majors(&node.read("/proc/devices")?.unwrap_or_default());
+    let major = |names: &[&str]| names.iter().find_map(|name| majors.get(*name).copied());
     let mut wanted = Vec::new();
-    let mut push = |path: String, major, minor| wanted.push(Wanted { path, major, minor });
+    let mut push = |path: String, major, minor| wanted.push(DeviceNode { path, major, minor });
     // The name before 545 ends in "-frontend".
     if let Some(major) = major(&["nvidia", "nvidia-frontend"]) {
+        let tree = node.files.tree().map_err(|err| Broken(err.to_string()))?;
         push("/dev/nvidiactl".to_owned(), major, 255);
-        for minor in minors(node)? {
-            push(format!("/dev/nvidia{minor}"), major, minor);
+        for gpu in proc::inventory(&tree).gpus {
+            push(format!("/dev/nvidia{}", gpu.minor), major, gpu.minor);
         }
     }
     if let Some(major) = major(&["nvidia-uvm"]) {
@@ -97,43 +84,23 @@ fn wanted(node: &Node<'_>) -> Result<Vec<Wanted>, Broken> {
     Ok(wanted)
 }
 
-fn minors(node: &Node<'_>) -> Result<Vec<u32>, Broken> {
-    let mut minors = Vec::new();
-    for gpu in node.files.entries(Path::new("/proc/driver/nvidia/gpus"))? {
-        let text = node
-            .files
-            .read(&gpu.join("information"))?
-            .unwrap_or_default();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("Device Minor:"));
-        minors.extend(line.and_then(|minor| minor.trim().parse::<u32>().ok()));
-    }
-    minors.sort_unstable();
-    Ok(minors)
-}
-
 fn dev_char(node: &Node<'_>) -> Outcome {
     let wanted = wanted(node)?;
     if wanted.is_empty() {
         return absent("the driver has no devices");
     }
     let missing = wanted.iter().filter(|want| {
-        let Wanted { path, major, minor } = want;
+        let DeviceNode { path, major, minor } = want;
         node.devices.lstat_device(path).is_ok() && !node.is(&format!("/dev/char/{major}:{minor}"))
     });
     let findings: Vec<_> = missing
         .map(|want| {
-            let Wanted { path, major, minor } = want;
+            let DeviceNode { path, major, minor } = want;
             Finding::warning(
                 format!("/dev/char/{major}:{minor} does not lead to {path}: systemd cannot allow the device, and containers lose it at `systemctl daemon-reload`"),
                 "doctor --fix makes the link; a udev rule keeps it",
             )
-            .with(Repair::CharLink {
-                node: PathBuf::from(path),
-                major: *major,
-                minor: *minor,
-            })
+            .with(Repair::CharLink(want.clone()))
         })
         .collect();
     outcome(findings, format!("{} links", wanted.len()))

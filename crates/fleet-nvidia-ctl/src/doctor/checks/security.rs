@@ -1,6 +1,6 @@
 //! SELinux and AppArmor.
 
-use crate::doctor::check::{Broken, Check, Finding, Node, Outcome, absent, outcome};
+use crate::doctor::check::{Check, Finding, Node, Outcome, absent, outcome};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -14,6 +14,8 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 const AUDIT_LOG: &str = "/var/log/audit/audit.log";
+/// Bytes of a log that are looked at.
+const TAIL: u64 = 256 * 1024;
 
 /// The boolean that lets container_t use device nodes (container-selinux).
 const BOOLEAN: &str = "container_use_devices";
@@ -36,29 +38,27 @@ fn selinux(node: &Node<'_>) -> Outcome {
             format!("setsebool -P {BOOLEAN} on"),
         ));
     }
-    findings.extend(denials(node)?);
+    findings.extend(denials(
+        node,
+        &[AUDIT_LOG],
+        "avc:  denied",
+        "audit2why -a says which rule is missing; `--security-opt label=disable` tells whether it is the cause",
+    ));
     outcome(findings, format!("enforcing, {BOOLEAN} is on"))
 }
 
-/// Denials that name NVIDIA's devices or our binary; the log is root's.
-fn denials(node: &Node<'_>) -> Result<Option<Finding>, Broken> {
-    let Ok(log) = node.files.tail(AUDIT_LOG.as_ref(), 256 * 1024) else {
-        return Ok(None);
-    };
-    let ours = |line: &&str| line.contains("avc:  denied") && line.contains("nvidia");
-    let found: Vec<_> = log.lines().filter(ours).collect();
-    let Some(last) = found.last() else {
-        return Ok(None);
-    };
-    let at = last.find("denied").unwrap_or(0);
-    let shown: String = last[at..].chars().take(160).collect();
-    Ok(Some(Finding::warning(
-        format!(
-            "{AUDIT_LOG} has {} denials about nvidia, the last: {shown}",
-            found.len()
-        ),
-        "audit2why -a says which rule is missing; `--security-opt label=disable` tells whether it is the cause",
-    )))
+/// Denials that name NVIDIA's devices or our binary. The logs are root's; one that cannot be read has none for us.
+fn denials(node: &Node<'_>, logs: &[&str], mark: &str, hint: &str) -> Option<Finding> {
+    logs.iter().find_map(|log| {
+        let text = node.files.tail(log.as_ref(), TAIL).ok()?;
+        let ours = |line: &&str| line.contains(mark) && line.contains("nvidia");
+        let count = text.lines().filter(ours).count();
+        let last = text.lines().rfind(ours)?;
+        let at = last.find(mark).unwrap_or(0);
+        let shown: String = last[at..].chars().take(160).collect();
+        let text = format!("{log} has {count} denials about nvidia, the last: {shown}");
+        Some(Finding::warning(text, hint))
+    })
 }
 
 fn apparmor(node: &Node<'_>) -> Outcome {
@@ -76,5 +76,11 @@ fn apparmor(node: &Node<'_>) -> Outcome {
             "install a profile with `userns,` for /usr/bin/fleet-nvidia, or set kernel.apparmor_restrict_unprivileged_userns=0",
         ));
     }
+    findings.extend(denials(
+        node,
+        &[AUDIT_LOG, "/var/log/kern.log", "/var/log/syslog"],
+        "apparmor=\"DENIED\"",
+        "aa-status shows the profile; `--security-opt apparmor=unconfined` tells whether it is the cause",
+    ));
     outcome(findings, "on")
 }

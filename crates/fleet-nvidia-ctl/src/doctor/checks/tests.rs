@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fleet_host::Env;
+use fleet_host::nodes::DeviceNode;
 use fleet_inject::{DeviceKind, DeviceStat, HostProbe};
 
 use super::all;
@@ -241,7 +242,7 @@ fn selinux_and_apparmor() {
     node.finds(
         "selinux",
         Warning,
-        "1 denials about nvidia, the last: denied { read write }",
+        "1 denials about nvidia, the last: avc: denied { read write }",
     );
     Fake::new(&[enforce, (boolean, "1 1")]).fine("selinux", "enforcing");
     Fake::new(&[("/sys/fs/selinux/enforce", "0")]).fine("selinux", "permissive");
@@ -252,6 +253,13 @@ fn selinux_and_apparmor() {
     );
     Fake::new(&[on, restricted]).finds("apparmor", Warning, "no profile lets this runtime");
     Fake::new(&[on, restricted, ("/etc/apparmor.d/fleet-nvidia", "")]).fine("apparmor", "on");
+    let denied = "kernel: audit: apparmor=\"DENIED\" operation=\"signal\" profile=\"containers-default\" peer=\"fleet-nvidia\"\n";
+    let node = Fake::new(&[on, ("/var/log/kern.log", denied)]);
+    node.finds(
+        "apparmor",
+        Warning,
+        "kern.log has 1 denials about nvidia, the last: apparmor=\"DENIED\" operation=\"signal\"",
+    );
     Fake::new(&[]).absent("apparmor", "off");
 }
 
@@ -277,6 +285,12 @@ fn driver() {
         "is 580.65.06, its libraries are 575.57.08",
     );
     Fake::new(&[DRIVER, (&one, ""), (&new, "")]).fine("driver", "580.65.06");
+    let garbled = ("/proc/driver/nvidia/gpus/0000:01:00.0/information", "x\n");
+    Fake::new(&[DRIVER, (&new, ""), garbled]).finds(
+        "driver",
+        Warning,
+        "GPU 0000:01:00.0 is left out",
+    );
     Fake::new(&[]).absent("driver", "no NVIDIA GPU");
 }
 
@@ -323,14 +337,12 @@ fn device_nodes() {
         Error,
         "/dev/nvidia-uvm-tools (508:1) is missing",
     );
-    assert_eq!(
-        missing.repair,
-        Some(Repair::Node {
-            path: PathBuf::from("/dev/nvidia-uvm-tools"),
-            major: 508,
-            minor: 1
-        })
-    );
+    let tools = DeviceNode {
+        path: "/dev/nvidia-uvm-tools".to_owned(),
+        major: 508,
+        minor: 1,
+    };
+    assert_eq!(missing.repair, Some(Repair::Node(tools)));
     node.device("/dev/nvidia0", 195, 0, 0o666)
         .device("/dev/nvidia-uvm", 508, 0, 0o666)
         .device("/dev/nvidia-uvm-tools", 508, 1, 0o666)
@@ -347,9 +359,9 @@ fn dev_char_is_linked() {
         "/dev/char/195:0 does not lead to /dev/nvidia0",
     );
     let done = found.repair.unwrap().carry_out(&node.files()).unwrap();
-    assert_eq!(done, "linked /dev/char/195:0 to ../nvidia0");
+    assert_eq!(done, "linked /dev/char/195:0 to /dev/nvidia0");
     let link = node.dir.path().join("dev/char/195:0");
-    assert_eq!(fs::read_link(link).unwrap(), Path::new("../nvidia0"));
+    assert_eq!(fs::read_link(link).unwrap(), Path::new("/dev/nvidia0"));
     node.fine("dev-char", "links");
 }
 
