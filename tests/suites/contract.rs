@@ -555,3 +555,47 @@ fn disabled_cgroups() {
     );
     assert_nothing_left(&bundle);
 }
+
+/// Making a container takes several processes, and none of them counts against what the container may have.
+#[test]
+fn one_process_is_enough() {
+    let mut bundle = Bundle::new("true").set("/linux/resources/pids", json!({"limit": 1}));
+    bundle.spec["process"]["args"] = json!(["/bin/cat", "/proc/self/cgroup"]);
+    let table = bundle.run().ok();
+    let path = bundle.spec["linux"]["cgroupsPath"]
+        .as_str()
+        .expect("a path")
+        .to_owned();
+    // Without a cgroup namespace the program sees where it is, in every hierarchy in which we made a directory.
+    let made: Vec<&str> = table
+        .lines()
+        .filter(|line| line.ends_with(path.as_str()))
+        .collect();
+    let mounted = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let v1 = mounted
+        .lines()
+        .filter(|line| line.contains(" /sys/fs/cgroup/") && line.contains(" - cgroup "))
+        .count();
+    assert!(made.len() >= v1.max(1), "{table}");
+}
+
+/// A container that is shown the host's cgroups sees them as they are, and can move its own processes there.
+#[test]
+fn bound_cgroups_are_whole() {
+    if not_for_peers("bound_cgroups_are_whole") {
+        return;
+    }
+    let script = "for f in $(find /sys/fs/cgroup -path \"*$OWN/cgroup.procs\"); do grep -qx $$ $f && echo 0 > $f && echo moved; done | sort -u";
+    let mut bundle =
+        Bundle::new(script).mount("/sys/fs/cgroup", "bind", "/sys/fs/cgroup", &["rbind", "rw"]);
+    let path = bundle.spec["linux"]["cgroupsPath"].clone();
+    bundle.spec["process"]["env"]
+        .as_array_mut()
+        .expect("env")
+        .push(json!(format!("OWN={}", path.as_str().expect("a path"))));
+    bundle.spec["linux"]["namespaces"]
+        .as_array_mut()
+        .expect("namespaces")
+        .retain(|ns| ns["type"] != "pid");
+    assert_eq!(bundle.run().ok(), "moved\n");
+}

@@ -618,8 +618,9 @@ fn host_pid_namespace() {
         .run(&["kill", "--all", &bundle.id, "KILL"])
         .silent();
     bundle.runtime.wait_for(&bundle.id, "stopped");
-    let left = run(Command::new("pgrep").args(["-fx", "sleep 1234"]));
-    assert_eq!(left.code, 1, "{left:#?}");
+    until("the others to go", || {
+        run(Command::new("pgrep").args(["-fx", "sleep 1234"])).code == 1
+    });
     bundle.runtime.run(&["delete", &bundle.id]).silent();
     assert_nothing_left(&bundle);
 }

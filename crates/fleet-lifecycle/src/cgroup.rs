@@ -6,11 +6,11 @@
 //! a cgroup with processes in it is refused, and nothing is ever killed or removed that we did not make, or that we
 //! are in ourselves.
 
-mod birth;
 mod choose;
 mod control;
 mod devices;
 mod ebpf;
+mod enter;
 mod error;
 mod file;
 mod freezer;
@@ -38,6 +38,7 @@ use freezer::Freezer;
 use hierarchy::{Hierarchy, Version};
 
 pub use choose::Request;
+pub(crate) use enter::{Doors, Way};
 pub use error::CgroupError;
 pub(crate) use error::Result;
 pub use scope::Demand;

@@ -14,19 +14,19 @@ use fleet_rootfs::RootfsEdit;
 use nix::sched::CloneFlags;
 use serde_json::{Value, json};
 
-use crate::cgroup::{self, Cgroup, Driver};
+use crate::cgroup::{self, Cgroup, Doors, Driver};
 use crate::engine::{self, Launch, view};
 use crate::error::{Context, Error, Result};
 use crate::hookpoint::Hookpoint;
 use crate::record::{Container, NOTIFY_SOCKET, Record, Status};
 use crate::root::{Identity, StateRoot};
 use crate::spec::{self, Namespace};
-use crate::surroundings::{self, Surroundings};
+use crate::surroundings;
 use crate::sys::process::{self, SharedText};
 use crate::tail::console::Console;
 use crate::tail::devices::Devices;
 use crate::tail::{Init, Tail};
-use crate::{delete, keyring, oom, pidfd, program_plan, sysctl, usermap};
+use crate::{delete, driver, keyring, oom, pidfd, program_plan, sysctl, usermap};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -173,24 +173,46 @@ fn check_dev(rootfs: &Path) -> Result<()> {
 
 /// Makes the cgroup and sets its limits and device rules before any process is in it.
 fn account(request: &CreateRequest<'_>, group: &mut Cgroup) -> Result<Option<cgroup::Occupant>> {
-    let none = json!({});
-    let resources = request
-        .spec
-        .pointer("/linux/resources")
-        .filter(|r| r.is_object())
-        .unwrap_or(&none);
+    let (first, last) = in_turn(request.spec.pointer("/linux/resources"));
     let occupant = group.make(&cgroup::Demand {
         id: request.id,
-        resources,
+        resources: &first,
         annotations: request.spec.get("annotations"),
         rootless: request.who.rootless(),
     })?;
     // Without a cgroup a limit that was asked for is refused by name, never dropped in silence.
-    group.apply(resources)?;
+    group.apply(&first)?;
     if group.writable() {
-        group.apply_devices(spec::list(resources, "/devices"), request.who.rootless())?;
+        let rules = spec::list(&first, "/devices");
+        group.apply_devices(rules, request.who.rootless())?;
+    } else {
+        group.apply(&last)?;
     }
     Ok(occupant)
+}
+
+/// Making a container takes a few processes of ours in its cgroup.
+const PROCESSES_TO_START: i64 = 16;
+
+/// Limits that hold from the start, and one of the number of processes that is too low for making the container.
+fn in_turn(resources: Option<&Value>) -> (Value, Value) {
+    let mut first = resources
+        .filter(|r| r.is_object())
+        .cloned()
+        .unwrap_or_else(|| json!({}));
+    let mut last = json!({});
+    let low = |limit: Option<i64>| limit.is_some_and(|n| (1..PROCESSES_TO_START).contains(&n));
+    if low(first.pointer("/pids/limit").and_then(Value::as_i64)) {
+        last["pids"] = first["pids"].take();
+    }
+    let unified = first.pointer("/unified/pids.max").and_then(Value::as_str);
+    if low(unified.and_then(|text| text.parse().ok())) {
+        last["unified"] = json!({"pids.max": first["unified"]["pids.max"].take()});
+        first["unified"]
+            .as_object_mut()
+            .map(|files| files.shift_remove("pids.max"));
+    }
+    (first, last)
 }
 
 fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) -> Result<()> {
@@ -218,32 +240,8 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
         view.spec["hooks"] = hookpoint.library_hooks();
     }
     let tail = tail(request, container, view.layout, in_user_namespace, &state)?;
-    keyring::join(request, container)?;
-    let oom = oom::Adjusted::set(&request.spec, request.who.rootless())?;
-    let mut surroundings = Surroundings::new();
-    let _namespace = enter(request, &mut view.spec, &mut surroundings, hidden)?;
-    process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;
     let report = Arc::clone(&tail.report);
-    let launch = Launch {
-        id: request.id,
-        bundle: request.bundle,
-        state_dir: &container.dir,
-        view: view.spec,
-        rootfs: rootfs.to_path_buf(),
-        cgroup_path: if hidden {
-            surroundings::HIDDEN_CGROUP
-        } else {
-            container.record.cgroup.path()
-        },
-        enter: Vec::new(),
-        socket: NOTIFY_SOCKET,
-        preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
-        no_pivot: request.no_pivot,
-        tail: Rc::new(tail),
-    };
-    let launched = container.record.cgroup.inside(|| engine::create(launch));
-    drop(oom);
-    surroundings.restore()?;
+    let launched = launch(request, rootfs, container, view.spec, tail);
     let pid = launched.map_err(
         |err| match hookpoint.as_ref().and_then(Hookpoint::failure) {
             Some(text) => Error::Setup(text),
@@ -262,30 +260,92 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
         .map_or(Ok(()), |path| write_pid(path, pid))
 }
 
+/// Makes the first process, which then waits.
+fn launch(
+    request: &CreateRequest<'_>,
+    rootfs: &Path,
+    container: &Container,
+    mut view: Value,
+    tail: Tail,
+) -> Result<i32> {
+    let group = &container.record.cgroup;
+    // Hooks of the runtime's stages run beside the library, and belong to the runtime's own cgroup.
+    let apart = view.pointer("/hooks/createRuntime").is_some();
+    let doors = group.doors(group.path())?;
+    let doors = doors.filter(|doors| !apart || doors.need_the_manager());
+    let pid = driver::run(doors.as_ref(), || {
+        keyring::join(request, container)?;
+        oom::set(&request.spec, request.who.rootless())?;
+        let _namespace = enter(request, &mut view)?;
+        let cgroup_path = cgroup_view(group, doors.as_ref(), &mut view)?;
+        process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;
+        engine::create(Launch {
+            id: request.id,
+            bundle: request.bundle,
+            state_dir: &container.dir,
+            view,
+            rootfs: rootfs.to_path_buf(),
+            cgroup_path,
+            enter: Vec::new(),
+            socket: NOTIFY_SOCKET,
+            preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
+            no_pivot: request.no_pivot,
+            tail: Rc::new(tail),
+        })
+    })?;
+    let (_, last) = in_turn(request.spec.pointer("/linux/resources"));
+    if group.writable() && last.as_object().is_some_and(|all| !all.is_empty()) {
+        group.update(&last)?;
+    }
+    Ok(pid)
+}
+
+/// Prepares what the library sees of cgroups; returns the path that it is to use.
+fn cgroup_view<'a>(group: &'a Cgroup, doors: Option<&Doors>, view: &mut Value) -> Result<&'a str> {
+    let path = if !group.writable() {
+        surroundings::hide_cgroups()?;
+        surroundings::HIDDEN_CGROUP
+    } else if let Some(doors) = doors.filter(|_| !surroundings::shows_cgroups(view)) {
+        surroundings::spare_the_move(doors)?;
+        group.path()
+    } else {
+        return Ok(group.path());
+    };
+    share_mounts(view);
+    Ok(path)
+}
+
+/// A mount namespace that was made for the library's benefit becomes the container's: one copy of the mount table
+/// less, and none to take down. Not where a process of the runtime still needs its own view of the host while the
+/// container's root is changed, which takes the root of all processes in the namespace along.
+fn share_mounts(view: &mut Value) {
+    let alone = view.pointer("/hooks/createRuntime").is_none()
+        && view.pointer("/linux/netDevices").is_none();
+    let owned = spec::namespace(view, "user") == Namespace::Inherited;
+    if alone && owned && spec::namespace(view, "mount") == Namespace::New {
+        set_namespace_path(view, "mount", "/proc/self/ns/mnt");
+    }
+}
+
 /// No trailing newline: conmon-rs parses the whole file as a number.
 pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
     crate::record::replace_file(path, pid.to_string().as_bytes(), 0o644)
 }
 
 /// Host-owned namespaces are entered by us, a mapped user namespace is made by us, the rest is the library's.
-fn enter(
-    request: &CreateRequest<'_>,
-    view: &mut Value,
-    surroundings: &mut Surroundings,
-    hidden: bool,
-) -> Result<Option<OwnedFd>> {
+fn enter(request: &CreateRequest<'_>, view: &mut Value) -> Result<Option<OwnedFd>> {
     let mut namespace = None;
     if spec::namespace(&request.spec, "user") != Namespace::Inherited {
-        for (kind, flag, own) in [
-            ("network", CloneFlags::CLONE_NEWNET, "net"),
-            ("ipc", CloneFlags::CLONE_NEWIPC, "ipc"),
-            ("uts", CloneFlags::CLONE_NEWUTS, "uts"),
+        for (kind, flag) in [
+            ("network", CloneFlags::CLONE_NEWNET),
+            ("ipc", CloneFlags::CLONE_NEWIPC),
+            ("uts", CloneFlags::CLONE_NEWUTS),
         ] {
             let Namespace::Joined(path) = spec::namespace(&request.spec, kind) else {
                 continue;
             };
             // One that belongs to the user namespace to be joined can only be entered from inside it.
-            if surroundings.join(path, flag, own).is_ok() {
+            if surroundings::join(path, flag).is_ok() {
                 remove_namespace(view, kind);
             }
         }
@@ -301,9 +361,6 @@ fn enter(
             set_namespace_path(view, "user", &path);
             namespace = Some(fd);
         }
-    }
-    if hidden {
-        surroundings.hide_cgroups()?;
     }
     Ok(namespace)
 }
@@ -403,4 +460,26 @@ pub(crate) fn console(socket: &OwnedFd, process: &Value, bind: bool) -> Result<C
         bind,
         owner: spec::number(process, "/user/uid").unwrap_or(0),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_low_number_of_processes_is_limited_last() {
+        let resources = json!({"memory": {"limit": 1}, "pids": {"limit": 1}, "unified": {"pids.max": "2", "memory.high": "3"}});
+        let (first, last) = in_turn(Some(&resources));
+        assert_eq!(
+            first,
+            json!({"memory": {"limit": 1}, "pids": null, "unified": {"memory.high": "3"}})
+        );
+        assert_eq!(
+            last,
+            json!({"pids": {"limit": 1}, "unified": {"pids.max": "2"}})
+        );
+        let enough = json!({"pids": {"limit": 2048}, "unified": {"pids.max": "max"}});
+        assert_eq!(in_turn(Some(&enough)), (enough, json!({})));
+        assert_eq!(in_turn(None), (json!({}), json!({})));
+    }
 }

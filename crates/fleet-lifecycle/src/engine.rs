@@ -96,14 +96,16 @@ pub fn join(launch: Launch<'_>) -> Result<i32> {
     let socket = launch.state_dir.join(launch.socket);
     let report = Arc::clone(&launch.tail.report);
     let enter = launch.enter.clone();
-    let pid = drive(launch, spec, kind, None, None)?;
+    let made = drive(launch, spec, kind, None, None);
     drop(writer);
-    let released = move_to(&enter, pid).and_then(|()| release(&socket));
+    let released = made.and_then(|pid| {
+        move_to(&enter, pid)
+            .and_then(|()| release(&socket))
+            .inspect_err(|_| end(pid))
+            .map(|()| pid)
+    });
     drop(std::fs::remove_file(&socket));
-    if released.is_err() {
-        end(pid);
-    }
-    released?;
+    let pid = released?;
     wait_for_program(reader, &report)?;
     Ok(pid)
 }
@@ -206,8 +208,5 @@ fn drive(
         // libcontainer 0.7: errors lose their cause between its processes; the shared page has the first report.
         Error::Setup(launch.tail.report.load().unwrap_or_else(|| err.to_string()))
     });
-    if pid.is_err() {
-        drop(std::fs::remove_file(&socket));
-    }
     Ok(pid?.as_raw())
 }

@@ -17,10 +17,10 @@ use crate::engine::{self, Launch, view};
 use crate::error::{Context, Error, Result};
 use crate::record::{Container, Status};
 use crate::root::{Identity, StateRoot};
-use crate::surroundings::{self, Surroundings};
+use crate::surroundings;
 use crate::sys::process::{self, SharedText};
 use crate::tail::Tail;
-use crate::{create, oom, program_plan, spec};
+use crate::{create, driver, oom, program_plan, spec};
 
 /// What `exec` is asked for.
 #[derive(Debug)]
@@ -80,42 +80,46 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
         program: program_plan::from_spec(&full, &request.process, Some(&request.root.cache()))?,
         resolved: std::cell::RefCell::default(),
     };
-    let hidden = !container.record.cgroup.writable();
-    let enter = container.record.cgroup.below(&request.sub_cgroups)?;
-    let target = if hidden {
-        surroundings::HIDDEN_CGROUP.to_owned()
-    } else {
-        container.record.cgroup.exec_target(container.record.pid)
-    };
-    let oom = oom::Adjusted::set(&json!({"process": request.process}), request.who.rootless())?;
-    let mut surroundings = Surroundings::new();
-    if hidden {
-        surroundings.hide_cgroups()?;
-    }
-    process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;
-    let socket = format!("exec-{}.sock", std::process::id());
-    let launch = Launch {
-        id: &container.record.id,
-        bundle: &container.record.bundle,
-        state_dir: &container.dir,
-        view,
-        rootfs: container.record.rootfs.clone(),
-        cgroup_path: &target,
-        enter,
-        socket: &socket,
-        preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
-        no_pivot: false,
-        tail: Rc::new(tail),
-    };
-    let launched = container.record.cgroup.inside(|| engine::join(launch));
-    drop(oom);
-    surroundings.restore()?;
-    let pid = launched?;
+    let pid = launch(container, request, view, tail)?;
     request
         .pid_file
         .as_deref()
         .map_or(Ok(()), |path: &Path| create::write_pid(path, pid))?;
     Ok(pid)
+}
+
+/// Makes the process and lets it run.
+fn launch(
+    container: &Container,
+    request: &ExecRequest<'_>,
+    view: Value,
+    tail: Tail,
+) -> Result<i32> {
+    let group = &container.record.cgroup;
+    let enter = group.below(&request.sub_cgroups)?;
+    let target = group.exec_target(container.record.pid);
+    let doors = group.doors(&target)?;
+    driver::run(doors.as_ref(), || {
+        oom::set(&json!({"process": request.process}), request.who.rootless())?;
+        let cgroup_path = match &doors {
+            None => surroundings::hide_cgroups().map(|()| surroundings::HIDDEN_CGROUP)?,
+            Some(doors) => surroundings::spare_the_move(doors).map(|()| target.as_str())?,
+        };
+        process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;
+        engine::join(Launch {
+            id: &container.record.id,
+            bundle: &container.record.bundle,
+            state_dir: &container.dir,
+            view,
+            rootfs: container.record.rootfs.clone(),
+            cgroup_path,
+            enter,
+            socket: &format!("exec-{}.sock", std::process::id()),
+            preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
+            no_pivot: false,
+            tail: Rc::new(tail),
+        })
+    })
 }
 
 fn check_status(container: &Container, ignore_paused: bool) -> Result<()> {

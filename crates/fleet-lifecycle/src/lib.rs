@@ -8,6 +8,7 @@ pub mod console_socket;
 pub mod copyup;
 pub mod create;
 pub mod delete;
+mod driver;
 pub mod engine;
 pub mod error;
 pub mod exec;

@@ -1,24 +1,20 @@
-//! Changes to the runtime's own process that a container's processes inherit, undone afterwards.
+//! What the process that drives the library changes about itself, so that the library's processes inherit it.
 //!
 //! Namespaces of the host that a container joins by path are entered here, before the library makes a user
 //! namespace from which they could not be opened (libcontainer 0.7: row 12, L11); the cgroup file system is
-//! hidden where the library must not (or may not) move processes itself.
+//! hidden where the library must not (or may not, or need not) move processes itself.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use serde_json::Value;
 
+use crate::cgroup::Doors;
 use crate::error::{Context, Result};
-
-/// The namespaces and directory to return to.
-#[derive(Debug)]
-pub(crate) struct Surroundings {
-    mounts: Option<(OwnedFd, OwnedFd)>,
-    joined: Vec<(OwnedFd, CloneFlags)>,
-}
+use crate::spec::{self, Namespace};
 
 /// v1 controllers that libcgroups writes to (`libcgroups v1/controller_type.rs`).
 const CONTROLLERS: [&str; 12] = [
@@ -39,100 +35,105 @@ const CONTROLLERS: [&str; 12] = [
 /// The path handed to the library while the cgroup file system is hidden.
 pub(crate) const HIDDEN_CGROUP: &str = "/hidden";
 
-impl Surroundings {
-    /// Nothing changed yet.
-    #[must_use]
-    pub(crate) fn new() -> Self {
-        Self {
-            mounts: None,
-            joined: Vec::new(),
-        }
-    }
+/// Where every engine and the library expect cgroups.
+const POINT: &str = "/sys/fs/cgroup";
 
-    /// Hides `/sys/fs/cgroup` in a private mount namespace.
-    ///
-    /// libcontainer 0.7: insists on moving its process into a cgroup. Where we may not write (rootless on v1) or
-    /// none is wanted (`--cgroup-manager disabled`), it is shown a tmpfs: without v1 mounts it does nothing, and
-    /// for each v1 mount point still listed there is a plain file that takes its write.
-    ///
-    /// # Errors
-    /// The step that failed.
-    pub(crate) fn hide_cgroups(&mut self) -> Result<()> {
-        let here = File::open("/proc/self/ns/mnt").op(|| "open the mount namespace")?;
-        let directory = File::open(".").op(|| "open the working directory")?;
-        unshare(CloneFlags::CLONE_NEWNS).op(|| "make a private mount namespace")?;
-        self.mounts = Some((here.into(), directory.into()));
-        mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_REC | MsFlags::MS_SLAVE,
-            None::<&str>,
-        )
-        .op(|| "make mounts private")?;
-        let point = "/sys/fs/cgroup";
-        let points = mount_points();
-        mount(
-            Some("tmpfs"),
-            point,
-            Some("tmpfs"),
-            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-            Some("mode=755"),
-        )
-        .op(|| "hide the cgroup file system")?;
-        for dir in points {
-            let leaf = format!("{dir}{HIDDEN_CGROUP}");
-            fs::create_dir_all(&leaf).op(|| format!("make `{leaf}`"))?;
-            // libcgroups reads a cpuset's parents, too.
-            for place in [&dir, &leaf] {
-                for (file, content) in [
-                    ("cgroup.procs", ""),
-                    ("cpuset.cpus", "0"),
-                    ("cpuset.mems", "0"),
-                ] {
-                    fs::write(format!("{place}/{file}"), content)
-                        .op(|| format!("make `{place}/{file}`"))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Enters the namespace at `path`; it is left again by [`Surroundings::restore`].
-    ///
-    /// # Errors
-    /// The path, when it cannot be opened or joined.
-    pub(crate) fn join(&mut self, path: &str, kind: CloneFlags, own: &str) -> Result<()> {
-        let target = File::open(path).op(|| format!("open namespace `{path}`"))?;
-        let back = File::open(format!("/proc/self/ns/{own}"))
-            .op(|| format!("open own {own} namespace"))?;
-        setns(target.as_fd(), kind).op(|| format!("join namespace `{path}`"))?;
-        self.joined.push((back.into(), kind));
-        Ok(())
-    }
-
-    /// Goes back to where the caller was.
-    ///
-    /// # Errors
-    /// The namespace that could not be re-entered.
-    pub(crate) fn restore(&mut self) -> Result<()> {
-        for (back, kind) in self.joined.drain(..).rev() {
-            setns(back.as_fd(), kind).op(|| "return to the own namespace")?;
-        }
-        if let Some((namespace, directory)) = self.mounts.take() {
-            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNS)
-                .op(|| "return to the own mount namespace")?;
-            nix::unistd::fchdir(std::os::fd::AsRawFd::as_raw_fd(&directory))
-                .op(|| "return to the working directory")?;
-        }
-        Ok(())
-    }
+/// Hides `/sys/fs/cgroup` in a private mount namespace.
+///
+/// libcontainer 0.7: insists on moving its process into a cgroup. Where we may not write (rootless on v1), none is
+/// wanted (`--cgroup-manager disabled`) or the process is there already, it is shown a tmpfs: without v1 mounts it
+/// does nothing, and for each v1 mount point still listed there is a plain file that takes its write.
+///
+/// # Errors
+/// The step that failed.
+pub(crate) fn hide_cgroups() -> Result<()> {
+    private_mounts()?;
+    let points = mount_points();
+    mount(
+        Some("tmpfs"),
+        POINT,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some("mode=755"),
+    )
+    .op(|| "hide the cgroup file system")?;
+    points.iter().try_for_each(|dir| stand_in(dir))
 }
 
-impl Default for Surroundings {
-    fn default() -> Self {
-        Self::new()
+/// Files that take what the library writes when it moves a process on v1; it reads a cpuset's parents, too.
+fn stand_in(dir: &str) -> Result<()> {
+    let leaf = format!("{dir}{HIDDEN_CGROUP}");
+    fs::create_dir_all(&leaf).op(|| format!("make `{leaf}`"))?;
+    for place in [dir, leaf.as_str()] {
+        for (file, content) in [
+            ("cgroup.procs", ""),
+            ("cpuset.cpus", "0"),
+            ("cpuset.mems", "0"),
+        ] {
+            fs::write(format!("{place}/{file}"), content)
+                .op(|| format!("make `{place}/{file}`"))?;
+        }
     }
+    Ok(())
+}
+
+/// Makes the library's own move a write to nowhere, for a process that is in the cgroup already: the move would wait
+/// for milliseconds all the same.
+///
+/// # Errors
+/// The step that failed.
+pub(crate) fn spare_the_move(doors: &Doors) -> Result<()> {
+    private_mounts()?;
+    doors.leaves().iter().try_for_each(|leaf| {
+        let procs = leaf.join("cgroup.procs");
+        mount(
+            Some("/dev/null"),
+            &procs,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .op(|| format!("cover `{}`", procs.display()))
+    })
+}
+
+fn private_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).op(|| "make a private mount namespace")?;
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_SLAVE,
+        None::<&str>,
+    )
+    .op(|| "make mounts private")
+}
+
+/// Whether the container is to see the host's cgroup mounts, as a cgroup mount or in a bind mount: then the library
+/// must see them, too.
+#[must_use]
+pub(crate) fn shows_cgroups(view: &Value) -> bool {
+    let own = unified() && spec::namespace(view, "cgroup") == Namespace::New;
+    spec::list(view, "/mounts").iter().any(|mount| {
+        let source = mount["source"].as_str().unwrap_or_default();
+        let source = Path::new(source);
+        match mount["type"].as_str() {
+            Some("cgroup") => !own,
+            _ => {
+                source.is_absolute()
+                    && (Path::new(POINT).starts_with(source) || source.starts_with(POINT))
+            }
+        }
+    })
+}
+
+/// Enters the namespace at `path`.
+///
+/// # Errors
+/// The path, when it cannot be opened or joined.
+pub(crate) fn join(path: &str, kind: CloneFlags) -> Result<()> {
+    let target = File::open(path).op(|| format!("open namespace `{path}`"))?;
+    setns(target.as_fd(), kind).op(|| format!("join namespace `{path}`"))
 }
 
 /// Where v1 hierarchies are mounted below `/sys/fs/cgroup`.
@@ -159,7 +160,29 @@ pub(crate) fn unified() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn specs_that_show_the_hosts_cgroups() {
+        let with = |mount: Value| json!({"mounts": [{"type": "proc", "source": "proc"}, mount], "linux": {"namespaces": []}});
+        for source in ["/", "/sys", "/sys/fs/cgroup", "/sys/fs/cgroup/memory/x"] {
+            assert!(
+                shows_cgroups(&with(json!({"type": "bind", "source": source}))),
+                "{source}"
+            );
+        }
+        assert!(shows_cgroups(&with(
+            json!({"type": "cgroup", "source": "cgroup"})
+        )));
+        for source in ["/srv", "/sys/fs/cgroups", "sysfs"] {
+            assert!(
+                !shows_cgroups(&with(json!({"type": "bind", "source": source}))),
+                "{source}"
+            );
+        }
+    }
 
     #[test]
     fn v1_lines() {

@@ -317,6 +317,38 @@ pub fn fork() -> io::Result<nix::unistd::ForkResult> {
     unsafe { nix::unistd::fork() }.map_err(io::Error::from)
 }
 
+/// `linux/sched.h`; the libc crate's constant does not fit the type of its `clone_args::flags`.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `clone3` as fork, the child in the cgroup2 directory `cgroup` from the start (`CLONE_INTO_CGROUP`).
+///
+/// # Errors
+/// As `man 2 clone3`.
+pub fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<nix::unistd::ForkResult> {
+    // SAFETY: all fields of the structure are numbers, for which zero means "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_INTO_CGROUP;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.cgroup = u64::try_from(cgroup.as_raw_fd()).unwrap_or_default();
+    // SAFETY: without CLONE_VM the child gets a copy of everything, as with fork; the runtime is single-threaded.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
+    match i32::try_from(pid) {
+        Ok(0) => Ok(nix::unistd::ForkResult::Child),
+        Ok(pid) if pid > 0 => Ok(nix::unistd::ForkResult::Parent {
+            child: nix::unistd::Pid::from_raw(pid),
+        }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Asks the kernel to kill this process when its parent ends.
+///
+/// # Errors
+/// As `man 2 PR_SET_PDEATHSIG`.
+pub fn die_with_parent() -> io::Result<()> {
+    prctl1(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
+}
+
 /// Ends a forked child at once, without running the parent's cleanup.
 pub fn leave(code: i32) -> ! {
     // SAFETY: _exit never returns and touches no memory of ours.
