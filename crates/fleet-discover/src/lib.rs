@@ -83,12 +83,48 @@ pub fn generate(
         .unwrap_or_default();
     warnings.append(&mut found.warnings);
     let further = std::mem::take(&mut found.further);
-    let all_device = options.all_device && !options.ids.iter().any(|id| id == "none");
     let main = ("", "", found.devices, found.common);
-    let mut specs = Vec::new();
-    for (infix, appendix, devices, common) in [main].into_iter().chain(further) {
-        let class = options.class.as_deref().unwrap_or_else(|| mode.class());
-        let vendor = options.vendor.as_deref().unwrap_or_else(|| mode.vendor());
+    let maker = Finisher {
+        mode,
+        machine,
+        inventory,
+        options,
+        version: found.version.as_deref(),
+    };
+    let specs = [main].into_iter().chain(further);
+    let specs = specs.map(|(infix, appendix, devices, common)| {
+        let (spec, lost) = maker.finish(appendix, devices, common)?;
+        Ok(Generated { infix, spec, lost })
+    });
+    Ok(Output {
+        mode,
+        specs: specs.collect::<Result<_, DiscoverError>>()?,
+        warnings,
+    })
+}
+
+/// What makes a spec of devices.
+struct Finisher<'a> {
+    mode: Mode,
+    machine: &'a Machine,
+    inventory: Option<&'a Inventory>,
+    options: &'a Options,
+    version: Option<&'a str>,
+}
+
+impl Finisher<'_> {
+    /// Names the kind, simplifies, adds the device that is all, stamps, and declares the version.
+    fn finish(
+        &self,
+        appendix: &str,
+        devices: Vec<Device>,
+        common: ContainerEdits,
+    ) -> Result<(Spec, Vec<String>), DiscoverError> {
+        let options = self.options;
+        let class = options.class.as_deref();
+        let class = class.unwrap_or_else(|| self.mode.class());
+        let vendor = options.vendor.as_deref();
+        let vendor = vendor.unwrap_or_else(|| self.mode.vendor());
         let mut spec = Spec {
             kind: format!("{vendor}/{class}{appendix}"),
             devices,
@@ -96,23 +132,18 @@ pub fn generate(
             ..Spec::default()
         };
         simplify::simplify(&mut spec);
-        if all_device {
+        if options.all_device && !options.ids.iter().any(|id| id == "none") {
             simplify::add_all(&mut spec);
         }
         stamp::stamp(
             &mut spec,
-            machine,
-            inventory,
-            found.version.as_deref(),
+            self.machine,
+            self.inventory,
+            self.version,
             options,
         );
         let lost = lower::set_version(&mut spec, options.newest)?;
         spec.validate()?;
-        specs.push(Generated { infix, spec, lost });
+        Ok((spec, lost))
     }
-    Ok(Output {
-        mode,
-        specs,
-        warnings,
-    })
 }

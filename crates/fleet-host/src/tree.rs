@@ -28,6 +28,15 @@ pub struct NodeStat {
     pub gid: u32,
 }
 
+/// What a path leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The path without links.
+    pub path: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
 /// A directory that stands for `/`.
 #[derive(Debug)]
 pub struct Tree {
@@ -93,20 +102,32 @@ impl Tree {
         self.real.join(clean(path).trim_start_matches('/'))
     }
 
-    /// The path with every link followed within the tree.
+    /// Looks a path up once, every link followed within the tree.
     ///
     /// # Errors
     /// A component is missing, or links go round in circles.
-    pub fn resolve(&self, path: &str) -> io::Result<String> {
+    pub fn look(&self, path: &str) -> io::Result<Found> {
         let fd = self.root().open(path, OFlags::PATH)?;
         let real = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
         let below = real
             .strip_prefix(&self.real)
             .map_err(|_| io::Error::other("was moved while it was looked at"))?;
-        match below.to_str() {
-            Some(below) => Ok(format!("/{below}")),
-            None => Err(io::Error::other("has a name that is not UTF-8")),
-        }
+        let Some(below) = below.to_str() else {
+            return Err(io::Error::other("has a name that is not UTF-8"));
+        };
+        let meta = File::from(fd).metadata()?;
+        Ok(Found {
+            path: format!("/{below}"),
+            is_dir: meta.is_dir(),
+        })
+    }
+
+    /// The path with every link followed within the tree.
+    ///
+    /// # Errors
+    /// As [`Tree::look`].
+    pub fn resolve(&self, path: &str) -> io::Result<String> {
+        Ok(self.look(path)?.path)
     }
 
     fn stat(&self, path: &str) -> Option<Stat> {
@@ -130,10 +151,10 @@ impl Tree {
     /// Whether the path leads to a file with an execute bit.
     #[must_use]
     pub fn is_program(&self, path: &str) -> bool {
-        self.is_file(path)
-            && self
-                .stat(path)
-                .is_some_and(|stat| stat.st_mode & 0o111 != 0)
+        self.stat(path).is_some_and(|stat| {
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            !is_dir && stat.st_mode & 0o111 != 0
+        })
     }
 
     /// Whether the name itself is a directory that belongs to root and that only root can change.
@@ -164,13 +185,14 @@ impl Tree {
         self.root().read_link(path)
     }
 
-    /// Device and inode of a directory, which tell one reached by two paths.
-    #[must_use]
-    pub fn directory_id(&self, path: &str) -> Option<(u64, u64)> {
-        self.root()
-            .directory(path)
-            .and_then(|directory| directory.id())
-            .ok()
+    /// Names in a directory, sorted, and device and inode, which tell a directory that is reached by two paths.
+    ///
+    /// # Errors
+    /// It is missing or cannot be read.
+    pub fn directory(&self, path: &str) -> io::Result<(Vec<String>, (u64, u64))> {
+        let directory = self.root().directory(path)?;
+        let names = directory.entries()?.into_iter().map(|(name, _)| name);
+        Ok((names.collect(), directory.id()?))
     }
 
     /// A file for reading.
@@ -203,8 +225,7 @@ impl Tree {
     /// # Errors
     /// It is missing or cannot be read.
     pub fn names(&self, dir: &str) -> io::Result<Vec<String>> {
-        let entries = self.root().directory(dir)?.entries()?;
-        Ok(entries.into_iter().map(|(name, _)| name).collect())
+        Ok(self.directory(dir)?.0)
     }
 
     /// Paths that match a shell pattern, sorted within each directory; links are not followed at the end. What cannot

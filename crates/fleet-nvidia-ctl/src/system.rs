@@ -192,17 +192,22 @@ fn create_links(
     let directory: PathBuf = root.join(args.dev_char_path.trim_start_matches('/'));
     for node in &wanted {
         let link = CharLink::new(&dev, node, &directory);
-        let state = match (link.is_there(), args.dry_run) {
-            (true, _) => "is there",
-            (false, true) => "would be made",
-            (false, false) => {
-                link.make().map_err(SystemError::from)?;
-                "made"
-            }
-        };
-        writeln!(out, "{} -> {} {state}", link.link.display(), link.target)?;
+        make_link(&link, args.dry_run, out)?;
     }
     Ok(Verdict::Fine)
+}
+
+fn make_link(link: &CharLink, dry_run: bool, out: &mut dyn Write) -> Result<(), CtlError> {
+    let state = match (link.is_there(), dry_run) {
+        (true, _) => "is there",
+        (false, true) => "would be made",
+        (false, false) => {
+            link.make().map_err(SystemError::from)?;
+            "made"
+        }
+    };
+    writeln!(out, "{} -> {} {state}", link.link.display(), link.target)?;
+    Ok(())
 }
 
 /// Runs the host's own `modprobe`, in the driver's root where that is another.

@@ -1,8 +1,6 @@
 //! Tegra: files and nodes from lists that the platform's packages install.
 
 mod lists;
-#[cfg(test)]
-mod tests;
 
 use fleet_cdi::{ContainerEdits, Device};
 use fleet_host::Tree;

@@ -49,33 +49,30 @@ pub(super) fn find(machine: &Machine, options: &Options) -> Result<Found, Discov
         devices: vec![device],
         ..Found::default()
     };
-    let store = store(&machine.driver, &mut found.warnings)?;
+    let (needed, further) = files(&machine.driver, &mut found.warnings)?;
+    add_files(&mut found.common, needed.iter().chain(&further));
+    let smi = needed.iter().find(|file| file.name() == SMI);
+    let smi = smi.map(|file| Link {
+        target: file.container.clone(),
+        link: format!("/usr/bin/{SMI}"),
+    });
+    let links = hooks.create_symlinks(smi.iter());
+    let loader = hooks.update_ldcache(&folders(&needed));
+    found.common.hooks.extend(links.into_iter().chain(loader));
+    Ok(found)
+}
+
+/// What is needed, and what else the store has.
+fn files(tree: &Tree, warnings: &mut Vec<String>) -> Result<(Vec<File>, Vec<File>), DiscoverError> {
+    let store = store(tree, warnings)?;
     let dxcore = [DXCORE.to_owned()].into_iter();
     let needed = dxcore.chain(NEEDED.iter().map(|name| format!("{store}/{name}")));
-    let needed: Vec<File> = needed
-        .filter_map(|path| file(&machine.driver, &path))
-        .collect();
-    let further = FURTHER
-        .iter()
-        .flat_map(|pattern| machine.driver.glob(&format!("{store}/{pattern}")));
-    let further: Vec<File> = further
-        .filter_map(|path| file(&machine.driver, &path))
-        .filter(|file| !needed.contains(file))
-        .collect();
-    add_files(&mut found.common, needed.iter().chain(&further));
-    let smi = needed
-        .iter()
-        .find(|file| file.name() == SMI)
-        .map(|file| Link {
-            target: file.container.clone(),
-            link: format!("/usr/bin/{SMI}"),
-        });
-    found.common.hooks.extend(hooks.create_symlinks(smi.iter()));
-    found
-        .common
-        .hooks
-        .extend(hooks.update_ldcache(&folders(&needed)));
-    Ok(found)
+    let needed: Vec<File> = needed.filter_map(|path| file(tree, &path)).collect();
+    let further = FURTHER.iter();
+    let further = further.flat_map(|pattern| tree.glob(&format!("{store}/{pattern}")));
+    let further = further.filter_map(|path| file(tree, &path));
+    let further = further.filter(|file| !needed.contains(file)).collect();
+    Ok((needed, further))
 }
 
 /// As it is named: the store's path is the same in a container, and what lies there has no links.

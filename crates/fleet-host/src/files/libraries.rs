@@ -40,7 +40,7 @@ pub(super) fn literal(version: &str) -> String {
 fn versions(dirs: &[Dir<'_>], library: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for dir in dirs {
-        for name in &dir.names {
+        for name in dir.names.iter() {
             let Some(version) = name.strip_prefix(library).filter(|text| is_version(text)) else {
                 continue;
             };
@@ -75,40 +75,62 @@ pub(super) fn version(
         }
     }
     let root = places.driver.host("/");
-    let listed = found.join(" and ");
-    match (loaded, found.as_slice()) {
-        (_, []) => Err(FilesError::NoLibrary {
-            root,
-            searched: searched(dirs),
-        }),
-        (Some(wanted), _) if found.iter().any(|version| version == wanted) => {
-            let others = found.iter().filter(|version| *version != wanted);
-            let others = others.cloned().collect::<Vec<_>>().join(" and ");
-            if !others.is_empty() {
-                warnings.push(format!(
-                    "libraries of driver version {others} lie beside those of {wanted}, which is loaded; they are left out"
-                ));
-            }
-            Ok(wanted.to_owned())
-        }
-        (Some(wanted), _) => Err(FilesError::OtherVersion {
+    if found.is_empty() {
+        let searched = searched(dirs);
+        return Err(FilesError::NoLibrary { root, searched });
+    }
+    match loaded {
+        Some(wanted) => of_loaded(wanted, &found, root, warnings),
+        None => of_files(dirs, &found, root, warnings),
+    }
+}
+
+/// The loaded driver's, whatever else lies there.
+fn of_loaded(
+    wanted: &str,
+    found: &[String],
+    root: String,
+    warnings: &mut Vec<String>,
+) -> Result<String, FilesError> {
+    let others = found.iter().filter(|version| *version != wanted);
+    let others = others.cloned().collect::<Vec<_>>().join(" and ");
+    if !found.iter().any(|version| version == wanted) {
+        return Err(FilesError::OtherVersion {
             wanted: wanted.to_owned(),
+            root,
+            found: others,
+        });
+    }
+    if !others.is_empty() {
+        warnings.push(format!(
+            "libraries of driver version {others} lie beside those of {wanted}, which is loaded; they are left out"
+        ));
+    }
+    Ok(wanted.to_owned())
+}
+
+/// The only one, or the one that the loader would take.
+fn of_files(
+    dirs: &[Dir<'_>],
+    found: &[String],
+    root: String,
+    warnings: &mut Vec<String>,
+) -> Result<String, FilesError> {
+    if let [only] = found {
+        return Ok(only.clone());
+    }
+    let listed = found.join(" and ");
+    match linked(dirs).filter(|version| found.contains(version)) {
+        Some(version) => {
+            warnings.push(format!(
+                "libraries of driver versions {listed} lie side by side; libcuda.so.1 leads to {version}, which is taken"
+            ));
+            Ok(version)
+        }
+        None => Err(FilesError::Ambiguous {
             root,
             found: listed,
         }),
-        (None, [only]) => Ok(only.clone()),
-        (None, _) => match linked(dirs).filter(|version| found.contains(version)) {
-            Some(version) => {
-                warnings.push(format!(
-                    "libraries of driver versions {listed} lie side by side; libcuda.so.1 leads to {version}, which is taken"
-                ));
-                Ok(version)
-            }
-            None => Err(FilesError::Ambiguous {
-                root,
-                found: listed,
-            }),
-        },
     }
 }
 
@@ -148,7 +170,11 @@ fn of_version<'a>(dirs: &[Dir<'a>], version: &str, warnings: &mut Vec<String>) -
             if found.iter().any(|known| dir_name(known) == file.dir()) {
                 continue;
             }
-            found.extend(Dir::open(dir.tree, file.dir()));
+            // One that was searched was read already, unless it is a link.
+            let known = dirs
+                .iter()
+                .find(|known| std::ptr::eq(known.tree, dir.tree) && dir_name(known) == file.dir());
+            found.extend(known.cloned().or_else(|| Dir::open(dir.tree, file.dir())));
         }
     }
     found

@@ -1,5 +1,7 @@
 //! Directories that libraries are looked for in.
 
+use std::rc::Rc;
+
 use fleet_rootfs::ldcache;
 use glob::Pattern;
 
@@ -39,23 +41,23 @@ const WIDE: [u32; 2] = [0x0300, 0x0a00];
 const I386: u32 = 0;
 
 /// A directory and the names in it, read once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Dir<'a> {
     pub(super) tree: &'a Tree,
     /// Without a slash at its end; empty for `/`.
     pub(super) path: String,
-    pub(super) names: Vec<String>,
-    id: Option<(u64, u64)>,
+    pub(super) names: Rc<[String]>,
+    id: (u64, u64),
 }
 
 impl<'a> Dir<'a> {
     pub(super) fn open(tree: &'a Tree, path: &str) -> Option<Self> {
-        let names = tree.names(path).ok()?;
+        let (names, id) = tree.directory(path).ok()?;
         Some(Self {
             tree,
             path: path.trim_end_matches('/').to_owned(),
-            names,
-            id: tree.directory_id(path),
+            names: names.into(),
+            id,
         })
     }
 
@@ -76,13 +78,13 @@ impl<'a> Dir<'a> {
 
 /// The file that a path leads to; nothing for a name that leads nowhere useful, which is said in `warnings`.
 pub(super) fn found(tree: &Tree, path: &str, warnings: &mut Vec<String>) -> Option<File> {
-    let why = match tree.resolve(path) {
+    let why = match tree.look(path) {
         Err(err) => err.to_string(),
-        Ok(found) if !tree.is_file(&found) => "it is a directory".to_owned(),
+        Ok(found) if found.is_dir => "it is a directory".to_owned(),
         Ok(found) => {
             return Some(File {
-                host: tree.host(&found),
-                container: found,
+                host: tree.host(&found.path),
+                container: found.path,
             });
         }
     };
@@ -150,10 +152,7 @@ fn add<'a>(found: &mut Vec<Dir<'a>>, tree: &'a Tree, path: &str) {
     let Some(dir) = Dir::open(tree, path) else {
         return;
     };
-    if !found
-        .iter()
-        .any(|known| known.id.is_some() && known.id == dir.id)
-    {
+    if !found.iter().any(|known| known.id == dir.id) {
         found.push(dir);
     }
 }

@@ -1,4 +1,4 @@
-//! One test per rule of what a container gets; `docs/cdi-generate.md` numbers them.
+//! One test per rule of what a container gets; `docs/cdi-generate.md` lists them.
 
 mod elf;
 

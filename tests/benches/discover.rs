@@ -1,0 +1,61 @@
+//! What it costs to make the devices of a node in memory, as at `create` with a stale CDI spec, and to generate its spec.
+//!
+//! `make bench` runs it on the simulated node with eight GPUs that it has made. Nothing here passes or fails.
+#![allow(clippy::expect_used, clippy::print_stdout)]
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fleet_discover::Live;
+use fleet_host::Host;
+
+const ROUNDS: usize = 200;
+
+fn main() {
+    let node = PathBuf::from("/run/sim-8");
+    if !node.is_dir() {
+        println!("SKIP discover: {} is not there", node.display());
+        return;
+    }
+    let live = Live::new(&node);
+    let rebuild = || {
+        let spec = live.rebuild("nvidia.com/gpu").expect("the node has GPUs");
+        assert!(spec.expect("a driver").devices.len() > 8);
+    };
+    println!("devices of 8 GPUs, made in memory");
+    row("without NVML, first time", &[timed(rebuild)]);
+    let times: Vec<_> = (0..ROUNDS).map(|_| timed(rebuild)).collect();
+    row("without NVML, again", &times);
+    let Some(ctl) = std::env::var_os("FLEET_CTL") else {
+        return;
+    };
+    for source in ["proc", "nvml"] {
+        let generate = || {
+            let mut command = Command::new(&ctl);
+            command.arg("--root-dir").arg(&node);
+            command.args(["cdi", "generate", "--source", source]);
+            let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            assert!(status.expect("run the tool").success());
+        };
+        let times: Vec<_> = (0..30).map(|_| timed(generate)).collect();
+        row(
+            &format!("cdi generate --source {source}, a process"),
+            &times,
+        );
+    }
+}
+
+fn timed(what: impl Fn()) -> Duration {
+    let start = Instant::now();
+    what();
+    start.elapsed()
+}
+
+fn row(name: &str, times: &[Duration]) {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let (median, least) = (sorted[sorted.len() / 2], sorted[0]);
+    println!("{name:45} {:7.2} ms ({:.2})", ms(median), ms(least));
+}
