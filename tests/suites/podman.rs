@@ -173,6 +173,47 @@ fn gpus_by_device_and_by_environment() {
     );
 }
 
+/// What `cdi generate` writes for the node takes the place of the spec that its simulation came with.
+#[test]
+fn gpus_by_a_generated_spec() {
+    if !node("gpus_by_a_generated_spec") {
+        return;
+    }
+    let spec = "/etc/cdi/nvidia.yaml";
+    let before = fs::read(spec).expect("read the spec");
+    let args = [
+        "cdi",
+        "generate",
+        "--driver-root",
+        "/run/sim-node",
+        "--output",
+        spec,
+    ];
+    drop(run(Command::new(path("FLEET_CTL")).args(args)).ok());
+    let list = |device: &str| {
+        let options = [
+            "run",
+            "--rm",
+            "--device",
+            device,
+            "fleet-glibc",
+            "nvidia-smi",
+            "-L",
+        ];
+        podman(&options).ok()
+    };
+    let all = list("nvidia.com/gpu=all");
+    let one = list("nvidia.com/gpu=1");
+    fs::write(spec, before).expect("restore the spec");
+    assert_eq!(all.lines().count(), 2, "{all}");
+    let second = all
+        .lines()
+        .nth(1)
+        .and_then(|line| line.split("GPU-").nth(1));
+    assert_eq!(one.lines().count(), 1, "{one}");
+    assert!(one.contains(second.expect("a UUID")), "{one} of {all}");
+}
+
 #[test]
 fn restart_of_a_gpu_container() {
     if !node("restart_of_a_gpu_container") {
