@@ -626,7 +626,12 @@ fn doctor_repairs_nodes_and_links() {
     if made.code != 0 {
         return skip(test, made.stderr.trim());
     }
-    let names = ["--root-dir", root, "--only", "device-nodes,dev-char"];
+    let names = [
+        "--root-dir",
+        root,
+        "--only",
+        "device-nodes,dev-char,cdi,cdi-fresh",
+    ];
     let (code, before) = doctor(&names);
     assert_eq!(code, 1, "{before:#}");
     assert!(
@@ -646,6 +651,11 @@ fn doctor_repairs_nodes_and_links() {
         (3, &json!(0), &json!(1)),
         "{fixed:#}"
     );
+    assert_eq!(
+        check(&fixed, "cdi")["findings"][0]["fixed"],
+        "cdi refresh",
+        "{fixed:#}"
+    );
     let link = fs::read_link(format!("{root}/dev/char/195:1")).expect("the link");
     assert_eq!(link.to_str(), Some("/dev/nvidia1"));
     let (code, after) = doctor(&names);
@@ -653,5 +663,63 @@ fn doctor_repairs_nodes_and_links() {
     assert!(
         after.to_string().contains("/dev/nvidia3 has mode 0000"),
         "{after:#}"
+    );
+}
+
+/// A user with subordinate ids; the account files are the isolated run's own copies.
+const USER: &str = "set -e
+    grep -q ^fleetuser: /etc/passwd || useradd --create-home --home-dir /run/home-fleetuser --shell /bin/bash fleetuser
+    grep -q ^fleetuser: /etc/subuid || { echo fleetuser:300000:65536 >> /etc/subuid; echo fleetuser:300000:65536 >> /etc/subgid; }
+    id=$(id -u fleetuser); mkdir -p /run/user/$id /run/home-node; chown fleetuser: /run/user/$id /run/home-node; chmod 700 /run/user/$id";
+
+#[test]
+fn a_user_configures_rootless_podman() {
+    let user = run(Command::new("bash").args(["-c", USER]));
+    if user.code != 0 {
+        return skip("a_user_configures_rootless_podman", user.stderr.trim());
+    }
+    let files = [
+        (path("RUNTIME_UNDER_TEST"), "/run/node-runtime"),
+        (path("FLEET_CTL"), "/run/node-ctl"),
+        (
+            path("FLEET_STATE").join("images/busybox.tar"),
+            "/run/node-busybox.tar",
+        ),
+    ];
+    for (from, to) in files {
+        fs::copy(from, to).expect("copy");
+    }
+    let script = "set -e
+        export XDG_RUNTIME_DIR=/run/user/$(id -u) HOME=/run/home-node; cd
+        mkdir -p .config/containers
+        printf '[storage]\\ndriver = \"vfs\"\\nrunroot = \"/run/home-node/run\"\\ngraphroot = \"/run/home-node/graph\"\\n' > .config/containers/storage.conf
+        printf '[engine]\\ncgroup_manager = \"cgroupfs\"\\nevents_logger = \"file\"\\n[containers]\\nlog_driver = \"k8s-file\"\\nnetns = \"host\"\\ndefault_ulimits = [\"nofile=1024:4096\", \"nproc=1024:4096\"]\\n' > .config/containers/containers.conf
+        podman import -q /run/node-busybox.tar user-busybox >/dev/null
+        /run/node-ctl configure podman --user --runtime-path /run/node-runtime
+        podman --runtime fleet-nvidia run --rm user-busybox echo by name
+        /run/node-ctl configure podman --user --remove
+        ls .config/containers/containers.conf.d | wc -l
+        /run/node-ctl configure podman || echo refused";
+    let out = run(Command::new("setpriv")
+        .args([
+            "--reuid",
+            "fleetuser",
+            "--regid",
+            "fleetuser",
+            "--init-groups",
+        ])
+        .args(["--inh-caps=-all", "bash", "-c", script]));
+    let said = out.stdout.clone();
+    assert_eq!(out.code, 0, "{out:#?}");
+    let place = "/run/home-node/.config/containers/containers.conf.d/50-fleet-nvidia.conf";
+    assert!(said.starts_with(&format!("wrote {place}\n")), "{out:#?}");
+    assert!(
+        said.contains("\nby name\n") && said.ends_with("0\nrefused\n"),
+        "{out:#?}"
+    );
+    assert!(
+        out.stderr
+            .contains("permission denied; hint: run it as root"),
+        "{out:#?}"
     );
 }

@@ -28,6 +28,8 @@ const LABELS: [&str; 6] = [
     "io.kubernetes.cri.sandbox-",
     "io.kubernetes.cri.image-name",
 ];
+/// Most labels of a container; pods choose their annotations.
+const MOST_LABELS: usize = 16;
 /// Most characters of a label's value; it comes from whoever made the pod.
 const LONGEST: usize = 256;
 
@@ -237,6 +239,7 @@ pub fn labels(spec: &Value) -> BTreeMap<String, String> {
         .flatten()
         .filter(|(key, _)| known(key));
     found
+        .take(MOST_LABELS)
         .filter_map(|(key, value)| {
             let value = value.as_str()?.chars().take(LONGEST).collect();
             Some((key.clone(), value))

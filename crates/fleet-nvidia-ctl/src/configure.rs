@@ -48,7 +48,7 @@ pub(crate) struct Configure {
     #[arg(long)]
     pub(crate) user: bool,
     /// Take the entries back
-    #[arg(long, conflicts_with_all = ["default", "runtime_path"])]
+    #[arg(long, conflicts_with = "default")]
     pub(crate) remove: bool,
     /// Write below this directory, which stands for `/`: for the build of an image
     #[arg(long, value_name = "DIR")]

@@ -40,6 +40,11 @@ impl Files {
         self.root == Path::new("/")
     }
 
+    /// The directory itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The same directory as the machine's facts are read from.
     pub(crate) fn tree(&self) -> io::Result<Tree> {
         Tree::open(&self.root, "")

@@ -80,7 +80,8 @@ fn check_own(site: &Site, own: &TomlFile) -> Result<(), ConfigureError> {
     match (own.item(&path), own.text(&path)) {
         (None, _) => Ok(()),
         (Some(_), None) => Err(own.bad(&path, "`runtime_path` is not a string").into()),
-        (_, Some(program)) if site.is_ours(program) => Ok(()),
+        // Written by us, whatever the binary was called then.
+        (_, Some(program)) if site.is_ours(program) || own.raw().starts_with(HEADER) => Ok(()),
         (_, Some(program)) => Err(ConfigureError::Foreign {
             at: own.at(&path),
             what: format!("handler `{}`, which runs {program},", site.name),

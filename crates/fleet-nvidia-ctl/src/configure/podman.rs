@@ -82,6 +82,8 @@ fn check_own(site: &Site, own: &TomlFile) -> Result<(), ConfigureError> {
     own.check_table(&keys[..2])?;
     match own.item(&keys) {
         None => Ok(()),
+        // Written by us, whatever the binary was called then.
+        Some(_) if own.raw().starts_with(HEADER) => Ok(()),
         Some(_) => match programs(own, &keys)?.iter().find(|p| !site.is_ours(p)) {
             None => Ok(()),
             Some(program) => Err(ConfigureError::Foreign {
@@ -137,10 +139,13 @@ fn write_entry(
 
 /// Podman compares the base name of what it was given: a name, or a path.
 fn names(site: &Site) -> Vec<String> {
-    let base = Path::new(&site.program).file_name().unwrap_or_default();
-    let mut names = vec![site.name.clone(), base.to_string_lossy().into_owned()];
+    let mut names = vec![site.name.clone(), base(&site.program)];
     names.dedup();
     names
+}
+
+fn base(program: &str) -> String {
+    program.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 /// A list as these files leave it.
@@ -246,8 +251,10 @@ fn take_from_lists(
 ) -> Result<(), ConfigureError> {
     let runtimes = toml_file::table(document, &["engine", "runtimes"]);
     let last = runtimes.is_none_or(TableLike::is_empty);
+    let binaries = programs(own, &["engine", "runtimes", &site.name]).unwrap_or_default();
+    let binaries: Vec<_> = binaries.iter().map(|path| base(path)).collect();
     let is_ours = |name: &String| match last {
-        true => names(site).contains(name) || name == super::BINARY,
+        true => names(site).contains(name) || binaries.contains(name) || name == super::BINARY,
         false => *name == site.name && name != super::BINARY,
     };
     for (key, _) in LISTS {

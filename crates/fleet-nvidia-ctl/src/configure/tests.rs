@@ -558,6 +558,24 @@ fn what_cannot_be_written_leaves_all_as_it_was() {
     assert!(!root.path(CONTAINERD).exists());
 }
 
+/// Found by a rootless user whose binary had another name: what was written could not be taken back.
+#[test]
+fn a_binary_of_another_name_is_taken_back() {
+    for engine in ["podman", "crio", "containerd", "docker"] {
+        let root = Root::new(&[]);
+        let before = root.all();
+        let path = ["--runtime-path", "/opt/gpu-runtime"];
+        root.configure(&[&[engine][..], &path].concat()).0.unwrap();
+        let mut remove = vec![engine, "--remove"];
+        if engine == "docker" {
+            root.refused(&remove, &["runtime `nvidia`, which is /opt/gpu-runtime,"]);
+            remove.extend(path);
+        }
+        root.fine(&remove);
+        assert_eq!(root.all(), before, "{engine}");
+    }
+}
+
 #[test]
 fn a_users_engine_reads_the_systems_files_first() {
     let system = "[engine]\nruntime_supports_json = [\"crun\", \"site\"]\n";

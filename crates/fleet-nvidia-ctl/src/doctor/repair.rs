@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use clap::Parser;
 use fleet_host::nodes::{self, CharLink, DeviceNode};
 
+use crate::cli::Cli;
 use crate::configure::{Engine, Site};
 use crate::files::Files;
 
@@ -14,6 +16,8 @@ pub(crate) enum Repair {
     CharLink(DeviceNode),
     /// A device node of the driver, 0666 as the driver's own tool makes it.
     Node(DeviceNode),
+    /// The CDI spec of the node, as `cdi refresh` writes it: a good one is never lost.
+    Spec,
     /// The entry in an engine's configuration.
     Configure(Engine),
 }
@@ -24,6 +28,7 @@ impl Repair {
         match self {
             Self::CharLink(node) => char_link(files, node),
             Self::Node(node) => device_node(files, node),
+            Self::Spec => refresh(files),
             Self::Configure(engine) => configure(files, *engine),
         }
     }
@@ -49,6 +54,23 @@ fn device_node(files: &Files, node: &DeviceNode) -> Result<String, String> {
         "made {} as {}:{}",
         node.path, node.major, node.minor
     ))
+}
+
+/// The same as if it was typed.
+fn refresh(files: &Files) -> Result<String, String> {
+    let root = files.root().display().to_string();
+    let mut typed = vec!["fleet-nvidia-ctl"];
+    if !files.is_this_machine() {
+        typed.extend(["--root-dir", &root]);
+    }
+    typed.extend(["cdi", "refresh"]);
+    let cli = Cli::try_parse_from(typed).map_err(|err| err.to_string())?;
+    // What it prints is for those who type it.
+    let (mut out, mut remarks) = (Vec::new(), Vec::new());
+    match crate::run(&cli, &mut out, &mut remarks) {
+        Ok(_) => Ok("cdi refresh".to_owned()),
+        Err(err) => Err(err.to_string()),
+    }
 }
 
 fn configure(files: &Files, engine: Engine) -> Result<String, String> {

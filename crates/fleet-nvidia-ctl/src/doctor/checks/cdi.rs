@@ -8,6 +8,7 @@ use fleet_cdi::{ContainerEdits, LoadedSpec, Registry};
 use fleet_host::Host;
 
 use crate::doctor::check::{Broken, Check, Finding, Node, Outcome, absent, outcome};
+use crate::doctor::repair::Repair;
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -24,7 +25,9 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-const GENERATE: &str = "fleet-nvidia-ctl cdi generate, or nvidia-ctk cdi generate, writes it anew";
+const GENERATE: &str = "fleet-nvidia-ctl cdi refresh writes it anew";
+/// The file that `cdi refresh` writes.
+const OURS: &str = "fleet-nvidia.yaml";
 
 fn registry(node: &Node<'_>) -> Result<Registry, Broken> {
     let host = node.files.host();
@@ -56,13 +59,10 @@ fn cdi(node: &Node<'_>) -> Outcome {
     if devices == 0 && findings.is_empty() {
         return match node.devices.driver_version() {
             None => absent("no CDI spec, and no driver to write one for"),
-            Some(version) => outcome(
-                vec![Finding::error(
-                    format!("driver {version} is loaded, but no CDI spec names a device"),
-                    GENERATE,
-                )],
-                "",
-            ),
+            Some(version) => {
+                let text = format!("driver {version} is loaded, but no CDI spec names a device");
+                outcome(vec![Finding::error(text, GENERATE).with(Repair::Spec)], "")
+            }
         };
     }
     outcome(
@@ -125,19 +125,26 @@ fn stale(node: &Node<'_>, loaded: &LoadedSpec) -> Vec<Finding> {
         }
     }
     let path = loaded.path.display();
+    let ours = loaded.path.file_name().is_some_and(|name| name == OURS);
+    let stale = |text: String| {
+        let finding = Finding::error(text, GENERATE);
+        if ours {
+            finding.with(Repair::Spec)
+        } else {
+            finding
+        }
+    };
     let mut findings = Vec::new();
     if let Some(first) = gone.first() {
         let count = gone.len();
-        findings.push(Finding::error(
-            format!("{path} names {count} files that this node does not have, such as {first}"),
-            GENERATE,
-        ));
+        findings.push(stale(format!(
+            "{path} names {count} files that this node does not have, such as {first}"
+        )));
     }
     if let (Some(driver), Some(version)) = (driver, old.first()) {
-        findings.push(Finding::error(
-            format!("{path} was written for driver {version}, {driver} is loaded"),
-            GENERATE,
-        ));
+        findings.push(stale(format!(
+            "{path} was written for driver {version}, {driver} is loaded"
+        )));
     }
     findings
 }
