@@ -252,6 +252,75 @@ fn partitions_are_devices() {
     assert!(out.stderr.contains("no names by UUID"), "{out:#?}");
 }
 
+/// What is said and which devices there are on nodes of every kind, by NVML where it is there.
+#[test]
+fn faults_and_platforms() {
+    let gpus: [(&str, &str, &[&str]); 6] = [
+        (
+            "lost-gpu",
+            "GPU 1 is left out: NVML says: ",
+            &["0", "2", "all"],
+        ),
+        ("dgx-station", "", &["0", "1", "2", "4", "all"]),
+        ("grace-hopper", "", &["0", "all"]),
+        ("workstation", "", &["0", "1", "all"]),
+        ("wsl", "", &["all"]),
+        ("orin", "l4t.csv is left out", &["0", "all"]),
+    ];
+    for (machine, said, want) in gpus {
+        let Some(node) = Node::new("faults_and_platforms", machine) else {
+            return;
+        };
+        let file = node.0.join("spec.json");
+        let output = file.display().to_string();
+        let args = ["--device-name-strategy", "index", "--output", &output];
+        let out = node.generate(&args);
+        assert!(
+            out.code == 0 && out.stderr.contains(said),
+            "{machine}: {out:#?}"
+        );
+        let spec = read_spec(&file).expect("a valid spec");
+        let names = spec.devices.iter().map(|device| device.name.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), want, "{machine}");
+    }
+    let Some(node) = Node::new("faults_and_platforms", "mismatch") else {
+        return;
+    };
+    let out = node.generate(&[]);
+    assert!(out.code != 0 && out.stdout.is_empty(), "{out:#?}");
+    for word in [
+        "mismatch",
+        "driver version 550.90.07, which is loaded",
+        "hint: reboot",
+    ] {
+        assert!(out.stderr.contains(word), "{word}: {out:#?}");
+    }
+    let Some(node) = Node::new("faults_and_platforms", "bad-nodes") else {
+        return;
+    };
+    let out = node.generate(&["--source", "proc", "--device-name-strategy", "index"]);
+    for word in [
+        "GPU 1 is left out: its node /dev/nvidia1 is missing",
+        "states no `Device Minor`",
+    ] {
+        assert!(
+            out.code == 0 && out.stderr.contains(word),
+            "{word}: {out:#?}"
+        );
+    }
+    for mode in ["nvswitch", "imex", "management"] {
+        let machine = if mode == "imex" { "imex" } else { "dgx-h100" };
+        let Some(node) = Node::new("faults_and_platforms", machine) else {
+            return;
+        };
+        let spec = node.spec(&["--mode", mode]);
+        assert!(
+            spec.devices.iter().any(|device| device.name == "all"),
+            "{mode}"
+        );
+    }
+}
+
 /// Without a spec, or with one of another driver, the plan is made from proc and files, as the runtime makes it.
 #[test]
 fn a_plan_needs_no_spec_file() {
@@ -285,6 +354,17 @@ fn a_plan_needs_no_spec_file() {
     assert!(
         healed.contains("libcuda.so.550.54.15") && !healed.contains("535.1/"),
         "{healed}"
+    );
+    // The driver comes in a container, as NVIDIA's operator has it.
+    fs::remove_file(&output).expect("remove the spec");
+    fs::create_dir_all(node.0.join("run/nvidia/driver")).expect("make the driver root");
+    let moved = node.0.join("run/nvidia/driver/usr");
+    fs::rename(node.0.join("usr"), moved).expect("move the driver");
+    let there = explain().ok();
+    let library = "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libcuda.so.550.54.15";
+    assert!(
+        there.contains(library) && there.contains("/dev/nvidia1 "),
+        "{there}"
     );
 }
 

@@ -7,6 +7,7 @@ use fleet_cdi::{Registry, Spec};
 use fleet_host::{Host, HostRoot, proc};
 use fleet_inject::{DeviceStat, HostProbe};
 
+use crate::error::DiscoverError;
 use crate::machine::Machine;
 use crate::options::{Mode, Options, Stamping};
 
@@ -37,22 +38,59 @@ impl Live {
     }
 
     fn spec(&self) -> Result<Option<Spec>, String> {
-        let told = |err: crate::DiscoverError| err.to_string();
-        let machine = Machine::open(&self.root, "/", "/", &self.root).map_err(told)?;
+        let own = self.of_driver("/", "/")?;
+        let in_container = || {
+            // Nodes may be made in there, too.
+            let dev = match self.host.exists("/dev/nvidiactl") {
+                true => "/",
+                false => CONTAINER,
+            };
+            self.of_driver(CONTAINER, dev)
+        };
+        match own {
+            Made::Nothing => Ok(None),
+            Made::Spec(spec) => Ok(Some(*spec)),
+            Made::Failed(why) if self.host.exists(CONTAINER) => match in_container()? {
+                Made::Spec(spec) => Ok(Some(*spec)),
+                _ => Err(why),
+            },
+            Made::Failed(why) => Err(why),
+        }
+    }
+
+    fn of_driver(&self, driver: &str, dev: &str) -> Result<Made, String> {
+        let told = |err: DiscoverError| err.to_string();
+        let machine = Machine::open(&self.root, driver, dev, &self.root).map_err(told)?;
         let inventory = proc::inventory(&machine.system);
         // Without a driver there is nothing that a spec could be made from.
         if inventory.driver_version.is_none() {
-            return Ok(None);
+            return Ok(Made::Nothing);
         }
         let options = Options {
             mode: Mode::Nvml,
             stamping: Stamping::Never,
             ..Options::default()
         };
-        let output = crate::generate(&machine, Some(&inventory), &options).map_err(told)?;
-        let main = output.specs.into_iter().next();
-        Ok(main.map(|generated| generated.spec))
+        match crate::generate(&machine, Some(&inventory), &options) {
+            Ok(output) => {
+                let main = output.specs.into_iter().next();
+                Ok(main.map_or(Made::Nothing, |main| Made::Spec(Box::new(main.spec))))
+            }
+            Err(err) => Ok(Made::Failed(err.to_string())),
+        }
     }
+}
+
+/// Where NVIDIA's operator for Kubernetes unpacks a driver that comes in a container.
+const CONTAINER: &str = "/run/nvidia/driver";
+
+/// What a root of the driver gives.
+enum Made {
+    Spec(Box<Spec>),
+    /// No driver is loaded.
+    Nothing,
+    /// Nodes or files are not there.
+    Failed(String),
 }
 
 impl HostProbe for Live {

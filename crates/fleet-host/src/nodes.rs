@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
@@ -219,15 +219,18 @@ pub struct CharLink {
     pub link: PathBuf,
     /// Its text.
     pub target: String,
+    /// Where this process finds the node.
+    node: PathBuf,
 }
 
 impl CharLink {
     /// For a node, in a directory such as `/dev/char`.
     #[must_use]
-    pub fn new(dev: &Tree, node: &DeviceNode, directory: &std::path::Path) -> Self {
+    pub fn new(dev: &Tree, node: &DeviceNode, directory: &Path) -> Self {
         Self {
             link: directory.join(format!("{}:{}", node.major, node.minor)),
             target: dev.host(&node.path),
+            node: dev.real(&node.path),
         }
     }
 
@@ -269,7 +272,7 @@ impl CharLink {
         let text = text.to_str().unwrap_or_default();
         match text.starts_with('/') {
             true => crate::clean(text) == self.target,
-            false => crate::clean(&format!("{dir}/{text}")) == self.target,
+            false => self.node == Path::new(&crate::clean(&format!("{dir}/{text}"))),
         }
     }
 }

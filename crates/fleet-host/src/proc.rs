@@ -146,30 +146,35 @@ pub fn inventory(system: &Tree) -> Inventory {
         driver_version: loaded_version(system),
         ..Inventory::default()
     };
-    let mut gpus = Vec::new();
-    for name in system.names(GPUS).unwrap_or_default() {
-        match gpu(system, &name) {
-            Ok(gpu) => gpus.extend(gpu),
+    let mut names = system.names(GPUS).unwrap_or_default();
+    // The management library counts along the bus.
+    names.sort_by_cached_key(|name| BusId::parse(name));
+    let mut index = 0;
+    for name in names {
+        match gpu(system, &name, index) {
+            // The library does not count what the driver keeps from use.
+            Ok(None) => continue,
+            Ok(Some(gpu)) => {
+                found.warnings.extend(unnamed(&gpu, &name));
+                found.gpus.push(gpu);
+            }
             Err(why) => found
                 .warnings
                 .push(format!("GPU {name} is left out: {why}")),
         }
+        // Also of one that is left out: the others keep their indexes.
+        index += 1;
     }
-    // The management library counts along the bus.
-    gpus.sort_by(|a, b| a.bus_id.cmp(&b.bus_id));
-    for (index, gpu) in (0..).zip(&mut gpus) {
-        gpu.index = index;
-        if gpu.uuid.is_none() {
-            let name = gpu.bus_id.as_ref().map_or("?", BusId::as_str);
-            let text = format!("GPU {name} has no UUID yet: the driver has not initialised it");
-            found.warnings.push(text);
-        }
-    }
-    found.gpus = gpus;
     found
 }
 
-fn gpu(system: &Tree, name: &str) -> Result<Option<Gpu>, String> {
+fn unnamed(gpu: &Gpu, name: &str) -> Option<String> {
+    gpu.uuid
+        .is_none()
+        .then(|| format!("GPU {name} has no UUID yet: the driver has not initialised it"))
+}
+
+fn gpu(system: &Tree, name: &str, index: u32) -> Result<Option<Gpu>, String> {
     let path = format!("{GPUS}/{name}/information");
     let text = system.text(&path);
     let text = text.map_err(|err| format!("read {path}: {err}"))?;
@@ -182,7 +187,7 @@ fn gpu(system: &Tree, name: &str) -> Result<Option<Gpu>, String> {
         .ok_or_else(|| format!("{path} states no `Device Minor`"))?;
     let bus_id = read.bus_id.or_else(|| BusId::parse(name));
     Ok(Some(Gpu {
-        index: 0,
+        index,
         minor,
         uuid: read.uuid,
         bus_id,

@@ -148,9 +148,10 @@ fn write(
             ..
         } = &generated.spec;
         let count = devices.len();
+        let noun = if count == 1 { "device" } else { "devices" };
         writeln!(
             remarks,
-            "fleet-nvidia-ctl: {place}: {kind}, {count} devices, CDI {cdi_version}"
+            "fleet-nvidia-ctl: {place}: {kind}, {count} {noun}, CDI {cdi_version}"
         )?;
     }
     Ok(())

@@ -81,8 +81,9 @@ fn bad_files_cost_one_gpu_each_and_are_named() {
     )
     .unwrap();
     let found = inventory(&Tree::open(dir.path(), "/").unwrap());
-    let minors: Vec<_> = found.gpus.iter().map(|gpu| gpu.minor).collect();
-    assert_eq!(minors, [0, 6]);
+    let told = found.gpus.iter();
+    let told: Vec<_> = told.map(|gpu| (gpu.index, gpu.minor)).collect();
+    assert_eq!(told, [(0, 0), (4, 6)], "others keep their indexes");
     let warned = found.warnings.join("\n");
     for word in [
         "02:00.0",
