@@ -121,6 +121,46 @@ fn a_generated_spec_gives_the_same_container_under_every_runtime() {
     }
 }
 
+/// Content for comparison with hooks that write the loader's configuration under names of their own: what ldconfig
+/// prints of the cache stands for it.
+const LOOKED_UP: &str = "find /etc /usr /lib /lib64 2>/dev/null | sort | while read -r f; do case $f in /etc/hosts|/etc/hostname|/etc/resolv.conf|/etc/mtab|/etc/ld*) continue;; esac
+    if [ -L $f ]; then echo \"$f -> $(readlink $f)\"; elif [ -f $f ]; then md5sum $f; else echo $f; fi; done
+    if [ -x /sbin/ldconfig ]; then ldconfig -p | grep -v 'Cache generated'; nvidia-smi -L; fi";
+
+/// The program that NVIDIA ships, where the machine has it: `FLEET_TOOLKIT_HOOK` names it, or it is at its usual place.
+#[test]
+fn what_nvidias_own_program_does() {
+    let named = std::env::var("FLEET_TOOLKIT_HOOK")
+        .unwrap_or_else(|_| "/usr/bin/nvidia-cdi-hook".to_owned());
+    if !Path::new(&named).exists() {
+        skip(
+            "what_nvidias_own_program_does",
+            "no nvidia-cdi-hook on this machine, and FLEET_TOOLKIT_HOOK names none",
+        );
+        return;
+    }
+    if !ready("what_nvidias_own_program_does") {
+        return;
+    }
+    for image in ["fleet-glibc", "fleet-glibc-bare", "fleet-musl"] {
+        let content = |program: &str| {
+            spec(|text| text.replace("/usr/bin/nvidia-cdi-hook", program));
+            let options = [
+                "run",
+                "--rm",
+                "--device",
+                "nvidia.com/gpu=all",
+                image,
+                "sh",
+                "-c",
+                LOOKED_UP,
+            ];
+            podman("runc", &options).ok()
+        };
+        assert_eq!(content(HOOK), content(&named), "{image}");
+    }
+}
+
 #[test]
 fn read_only_users_and_volumes() {
     if !ready("read_only_users_and_volumes") {

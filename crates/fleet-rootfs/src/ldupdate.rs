@@ -62,6 +62,10 @@ pub(crate) fn update(
     if musl.is_none() {
         done.notes
             .push("the image has no dynamic loader: nothing to tell about libraries".to_owned());
+        return Ok(());
+    }
+    for folder in &present {
+        scan_target(root, folder, &HashMap::new(), &wanted.links, done)?;
     }
     Ok(())
 }

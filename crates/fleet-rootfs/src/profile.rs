@@ -15,7 +15,8 @@ pub(crate) fn update(root: &Root<'_>, done: &mut Applied) -> Result<(), ApplyErr
     };
     let minors = entries
         .iter()
-        .filter_map(|(name, _)| minor(name).filter(|_| is_node(root, name)));
+        .filter(|(name, _)| is_gpu(name))
+        .filter_map(|(name, _)| minor(root, name));
     let mask = minors.fold(0_u64, |mask, minor| mask | (1 << minor));
     if mask == 0 {
         done.notes
@@ -25,10 +26,12 @@ pub(crate) fn update(root: &Root<'_>, done: &mut Applied) -> Result<(), ApplyErr
     write(root, mask).map_err(|err| ApplyError::io("write", &format!("{DIRECTORY}/{NAME}"), &err))
 }
 
-/// In a user namespace nodes are bound over empty files, which is what the directory tells of them.
-fn is_node(root: &Root<'_>, name: &str) -> bool {
-    let stat = root.stat(&format!("/dev/{name}"));
-    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice)
+/// The node's own number, since a CDI spec may give it another name in the container. In a user namespace nodes are
+/// bound over empty files, which is what the directory tells of them.
+fn minor(root: &Root<'_>, name: &str) -> Option<u32> {
+    let stat = root.stat(&format!("/dev/{name}")).ok()?;
+    let is_node = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    Some(rustix::fs::minor(stat.st_rdev)).filter(|minor| is_node && *minor < 64)
 }
 
 fn write(root: &Root<'_>, mask: u64) -> io::Result<()> {
@@ -37,17 +40,16 @@ fn write(root: &Root<'_>, mask: u64) -> io::Result<()> {
     root.replace(&format!("{DIRECTORY}/{NAME}"), text(mask).as_bytes(), 0o444)
 }
 
-/// `nvidia3` is 3; control nodes have no number of their own.
-fn minor(name: &str) -> Option<u32> {
-    let digits = name.strip_prefix("nvidia")?;
-    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|minor| plain && *minor < 64)
+/// `nvidia3` is; control nodes have no number of their own.
+fn is_gpu(name: &str) -> bool {
+    let digits = name.strip_prefix("nvidia").unwrap_or_default();
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// The driver's reader takes hexadecimal numbers; this is the toolkit's text to the byte.
 fn text(mask: u64) -> String {
     format!(
-        "{{\n    \"profiles\": [{{\"name\": \"_container_\", \"settings\": [\"EGLVisibleDGPUDevices\", {mask:#x}]}}],\n    \
-         \"rules\": [{{\"pattern\": [], \"profile\": \"_container_\"}}]\n}}\n"
+        r#"{{"profiles":[{{"name":"_container_","settings":["EGLVisibleDGPUDevices",{mask:#x}]}}],"rules":[{{"pattern":[],"profile":"_container_"}}]}}"#
     )
 }
 
@@ -63,15 +65,14 @@ mod tests {
     #[test]
     fn only_numbered_nodes_count() {
         for (name, want) in [
-            ("nvidia0", Some(0)),
-            ("nvidia63", Some(63)),
-            ("nvidia64", None),
-            ("nvidiactl", None),
-            ("nvidia-uvm", None),
-            ("nvidia", None),
-            ("nvidia+1", None),
+            ("nvidia0", true),
+            ("nvidia64", true),
+            ("nvidiactl", false),
+            ("nvidia-uvm", false),
+            ("nvidia", false),
+            ("nvidia+1", false),
         ] {
-            assert_eq!(minor(name), want, "{name}");
+            assert_eq!(is_gpu(name), want, "{name}");
         }
     }
 
@@ -79,9 +80,15 @@ mod tests {
     fn nodes_become_a_mask() {
         let tree = Tree::new("profile");
         tree.write("dev/nvidia2", "not a node");
-        for name in ["nvidia1", "nvidia3", "nvidiactl"] {
+        // The second is the host's fourth GPU by another name; no driver has numbers as high as the third's.
+        for (name, minor) in [
+            ("nvidia1", 1),
+            ("nvidia0", 3),
+            ("nvidia5", 64),
+            ("nvidiactl", 255),
+        ] {
             let path = tree.path.join("dev").join(name);
-            if let Err(err) = mknod(&path, SFlag::S_IFCHR, Mode::S_IRUSR, makedev(1, 3)) {
+            if let Err(err) = mknod(&path, SFlag::S_IFCHR, Mode::S_IRUSR, makedev(195, minor)) {
                 println!("SKIP nodes_become_a_mask: {err}");
                 return;
             }

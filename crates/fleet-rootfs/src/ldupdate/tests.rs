@@ -370,8 +370,13 @@ fn musl_and_both_and_neither() {
     let tree = Tree::new("ld-musl");
     tree.write("lib/ld-musl-x86_64.so.1", "");
     tree.write("usr/lib64/libcuda.so.1", library("libcuda.so.1"));
+    tree.write("usr/lib64/libnvcuvid.so.550.1", library("libnvcuvid.so.1"));
     for _ in 0..2 {
         run(&tree, &[folders(&["/usr/lib64", "/missing"])]);
+        assert_eq!(
+            link_text(&tree, "usr/lib64/libnvcuvid.so.1"),
+            "libnvcuvid.so.550.1"
+        );
         assert_eq!(
             tree.read("etc/ld-musl-x86_64.path"),
             "/lib\n/usr/local/lib\n/usr/lib\n/usr/lib64\n"
