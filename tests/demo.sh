@@ -7,7 +7,7 @@ RUNTIME=$1 PROGRAMS=$2 STATE=$TOP/.state/demo
 if [ -e /proc/driver/nvidia/version ]; then
     echo "this machine has an NVIDIA driver: its GPUs are used"
     grep -qs '^ *"\?kind"\?: *"\?nvidia.com/gpu' /etc/cdi/* /run/cdi/* || {
-        echo "no CDI spec of nvidia.com/gpu in /etc/cdi or /run/cdi; hint: nvidia-ctk cdi generate --output /etc/cdi/nvidia.yaml" >&2
+        echo "no CDI spec of nvidia.com/gpu in /etc/cdi or /run/cdi; hint: fleet-nvidia-ctl cdi generate --output /etc/cdi/nvidia.yaml" >&2
         exit 1
     }
 else

@@ -30,13 +30,18 @@ pub(crate) fn select<'a>(
         Some(_) => return Ok(Selection::Devices(all(inventory))),
         None => {}
     }
-    let found = ids.iter().map(|id| {
-        find(inventory, id).ok_or_else(|| DiscoverError::UnknownDevice {
+    let mut found: Vec<Selected<'_>> = Vec::new();
+    for id in ids {
+        let one = find(inventory, id).ok_or_else(|| DiscoverError::UnknownDevice {
             id: id.clone(),
             why: format!("this machine has {}", listed(inventory)),
-        })
-    });
-    found.collect::<Result<_, _>>().map(Selection::Devices)
+        })?;
+        // One device by two of its ids.
+        if !found.contains(&one) {
+            found.push(one);
+        }
+    }
+    Ok(Selection::Devices(found))
 }
 
 /// Whole GPUs, then parts of those that are partitioned.
@@ -187,7 +192,10 @@ mod tests {
         ] {
             assert_eq!(names(&inventory, &[id], &index), [want], "{id}");
         }
-        assert_eq!(names(&inventory, &["1:1", "0"], &index), ["1:1", "0"]);
+        assert_eq!(
+            names(&inventory, &["1:1", "0", "GPU-0"], &index),
+            ["1:1", "0"]
+        );
         let ids = ["7".to_owned()];
         let err = select(&inventory, &ids).unwrap_err().to_string();
         assert_eq!(

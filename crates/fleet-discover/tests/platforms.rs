@@ -862,3 +862,23 @@ fn a_display_gpu_is_no_device() {
         ["all", "gpu1"]
     );
 }
+
+#[test]
+fn two_gpus_of_one_uuid() {
+    let mut maker = Maker::new();
+    maker
+        .compute()
+        .control()
+        .node("/dev/nvidia0", 195, 0)
+        .node("/dev/nvidia1", 195, 1);
+    let mut told = inventory(vec![gpu(0, 0, "0000:01:00.0"), gpu(1, 1, "0000:02:00.0")]);
+    told.gpus[1].uuid = told.gpus[0].uuid.clone();
+    let output = maker.generate(Some(&told), &options());
+    let uuid = told.gpus[0].uuid.clone().unwrap();
+    assert_eq!(names(&output.specs[0]), ["0", "1", &uuid, "all"]);
+    assert!(
+        output.warnings[0].starts_with("GPU 1 is left out under the name GPU-"),
+        "{:?}",
+        output.warnings
+    );
+}

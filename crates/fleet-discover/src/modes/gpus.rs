@@ -61,7 +61,7 @@ fn devices(
     let mut devices = Vec::new();
     for one in &selected {
         match maker.devices(one) {
-            Ok(made) => devices.extend(made),
+            Ok(made) => add_new(&mut devices, made, one, warnings),
             Err(why) if every => warnings.push(format!("{} is left out: {why}", shown(one))),
             Err(why) => {
                 let id = one.names(&[crate::Naming::Index]).concat();
@@ -77,6 +77,25 @@ fn devices(
         ));
     }
     Ok(devices)
+}
+
+/// Adds devices whose names are free. Two GPUs of one UUID are a fault of the driver or of one who wrote proc.
+fn add_new(
+    devices: &mut Vec<Device>,
+    made: Vec<Device>,
+    of: &Selected<'_>,
+    warnings: &mut Vec<String>,
+) {
+    for device in made {
+        match devices.iter().any(|known| known.name == device.name) {
+            true => warnings.push(format!(
+                "{} is left out under the name {}, which another device has",
+                shown(of),
+                device.name
+            )),
+            false => devices.push(device),
+        }
+    }
 }
 
 fn why_none(inventory: &Inventory, warnings: &[String]) -> String {

@@ -200,3 +200,45 @@ fn sysfs() {
     assert!(is_tegra(&tree));
     assert_eq!(boot_id(&tree), None);
 }
+
+/// Whatever stands in proc, reading it ends and does not panic.
+#[test]
+fn noise_is_read_as_nothing() {
+    let mut state = 1_u64;
+    let mut next = || {
+        // Knuth's constants for a linear congruential generator.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap()
+    };
+    let words = [
+        "GPU UUID",
+        "Device Minor",
+        "Bus Location",
+        ":",
+        " ",
+        "\n",
+        "\t",
+        "gpu",
+        "gi0",
+        "/",
+        "access",
+        "0000:17:00.0",
+        "99999999999999999999",
+        "-1",
+        "config",
+        "Character devices:",
+        "\u{0}",
+        "é",
+        "195 nvidia",
+    ];
+    for _ in 0..2000 {
+        let count = next() % 12;
+        let text: String = (0..count).map(|_| words[next() % words.len()]).collect();
+        drop(information(&text));
+        drop(MigMinors::parse(&text).of_gpu(0));
+        drop(character_majors(&text));
+        drop(BusId::parse(&text));
+    }
+}
