@@ -35,7 +35,7 @@ const BINARY: &str = "fleet-nvidia";
 pub(crate) struct Configure {
     /// Engine to tell about the runtime
     pub(crate) engine: Engine,
-    /// Name that users and pods give (default: fleet-nvidia for Podman, nvidia for the others)
+    /// Name that users and pods give (default: fleet-nvidia for Podman, nvidia for the others; with --remove all of ours)
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// The runtime's binary (default: where it is installed)
@@ -173,6 +173,20 @@ impl Engine {
         Ok(plan)
     }
 
+    /// Names of this runtime's entries in the engine's file that `configure` writes.
+    fn names(self, site: &Site) -> Result<Vec<String>, ConfigureError> {
+        let mut names = match self {
+            Self::Podman => podman::names_of_ours(site),
+            Self::Crio => crio::names_of_ours(site),
+            Self::Docker => docker::names_of_ours(site),
+            Self::Containerd => containerd::names_of_ours(site),
+        }?;
+        if names.is_empty() {
+            names.push(site.name.clone());
+        }
+        Ok(names)
+    }
+
     fn check_name(self, name: &str) -> Result<(), ConfigureError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -221,7 +235,31 @@ pub(crate) fn run(
     remarks: &mut dyn Write,
 ) -> Result<Verdict, CtlError> {
     let site = site(cli, args)?;
-    let plan = args.engine.plan(&site)?;
+    let names = match args.remove && args.name.is_none() {
+        true => args.engine.names(&site)?,
+        false => vec![site.name.clone()],
+    };
+    let mut verdict = Verdict::Fine;
+    for name in names {
+        let site = Site {
+            name,
+            ..site.clone()
+        };
+        if !one(args, &site, out, remarks)? {
+            verdict = Verdict::Faulty;
+        }
+    }
+    Ok(verdict)
+}
+
+/// Writes, or only shows, the entry of one name; whether it comes into force.
+fn one(
+    args: &Configure,
+    site: &Site,
+    out: &mut dyn Write,
+    remarks: &mut dyn Write,
+) -> Result<bool, CtlError> {
+    let plan = args.engine.plan(site)?;
     for remark in &plan.remarks {
         writeln!(remarks, "fleet-nvidia-ctl: {}", remark.text())?;
     }
@@ -235,15 +273,11 @@ pub(crate) fn run(
             }
         }
     }
-    if changes.is_empty() {
-        writeln!(out, "nothing to do: {}", plan.state())?;
-    } else {
-        writeln!(out, "{}", args.engine.next_step(args.user))?;
+    match changes.is_empty() {
+        true => writeln!(out, "nothing to do: {}", plan.state())?,
+        false => writeln!(out, "{}", args.engine.next_step(args.user))?,
     }
-    Ok(match plan.works() {
-        true => Verdict::Fine,
-        false => Verdict::Faulty,
-    })
+    Ok(plan.works())
 }
 
 fn site(cli: &Cli, args: &Configure) -> Result<Site, ConfigureError> {

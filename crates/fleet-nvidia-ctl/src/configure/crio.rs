@@ -73,6 +73,23 @@ fn add(site: &Site, chain: &Chain) -> Result<Plan, ConfigureError> {
     Ok(plan)
 }
 
+/// Handlers in our own file that run this runtime.
+pub(super) fn names_of_ours(site: &Site) -> Result<Vec<String>, ConfigureError> {
+    let Some(own) = chain(&site.files)?.own else {
+        return Ok(Vec::new());
+    };
+    let table = own.table(&RUNTIMES).into_iter();
+    let names = table.flat_map(|table| table.iter().map(|(name, _)| name.to_owned()));
+    let is_ours = |name: &String| {
+        let site = Site {
+            name: name.clone(),
+            ..site.clone()
+        };
+        check_own(&site, &own).is_ok()
+    };
+    Ok(names.filter(is_ours).collect())
+}
+
 fn check_own(site: &Site, own: &TomlFile) -> Result<(), ConfigureError> {
     let keys = handler(&site.name);
     own.check_table(&keys)?;

@@ -69,6 +69,19 @@ impl Daemon {
     }
 }
 
+/// Runtimes whose program is this one.
+pub(super) fn names_of_ours(site: &Site) -> Result<Vec<String>, ConfigureError> {
+    let daemon = Daemon::read(site)?;
+    let all = daemon.object.get(RUNTIMES).and_then(Value::as_object);
+    let names = all.into_iter().flat_map(|all| all.keys());
+    let is_ours = |name: &&String| {
+        daemon
+            .program(name)
+            .is_some_and(|program| site.is_ours(program))
+    };
+    Ok(names.filter(is_ours).cloned().collect())
+}
+
 pub(super) fn plan(site: &Site) -> Result<Plan, ConfigureError> {
     let mut daemon = Daemon::read(site)?;
     daemon.check(site)?;

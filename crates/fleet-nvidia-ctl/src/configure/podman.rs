@@ -76,6 +76,24 @@ fn add(site: &Site, chain: &Chain) -> Result<Plan, ConfigureError> {
     Ok(plan)
 }
 
+/// Names in our own file that lead to this runtime.
+pub(super) fn names_of_ours(site: &Site) -> Result<Vec<String>, ConfigureError> {
+    let own = chain(&site.files, site.user.as_deref())?.own;
+    let Some(own) = own else {
+        return Ok(Vec::new());
+    };
+    let table = own.table(&["engine", "runtimes"]).into_iter();
+    let names = table.flat_map(|table| table.iter().map(|(name, _)| name.to_owned()));
+    let is_ours = |name: &String| {
+        let site = Site {
+            name: name.clone(),
+            ..site.clone()
+        };
+        check_own(&site, &own).is_ok()
+    };
+    Ok(names.filter(is_ours).collect())
+}
+
 /// Our own file may be the package's or edited by hand; an entry of this name for another program is not ours.
 fn check_own(site: &Site, own: &TomlFile) -> Result<(), ConfigureError> {
     let keys = ["engine", "runtimes", site.name.as_str()];

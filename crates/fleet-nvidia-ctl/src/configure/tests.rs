@@ -577,6 +577,33 @@ fn a_binary_of_another_name_is_taken_back() {
 }
 
 #[test]
+fn without_a_name_all_of_ours_go_and_no_other() {
+    let docker =
+        "{\n  \"runtimes\": {\n    \"kata\": {\n      \"path\": \"/usr/bin/kata\"\n    }\n  }\n}\n";
+    for (engine, files) in [
+        ("podman", &[][..]),
+        ("crio", &[]),
+        ("containerd", &[]),
+        ("docker", &[(DOCKER, docker)]),
+    ] {
+        let root = Root::new(files);
+        let before = root.all();
+        for name in ["one", "two"] {
+            root.fine(&[engine, "--name", name]);
+        }
+        let both = root.all();
+        root.fine(&[engine, "--remove", "--name", "one"]);
+        assert_ne!(root.all(), before, "the other one stays: {engine}");
+        let again = root.fine(&[engine, "--name", "two"]);
+        assert!(again.starts_with("nothing to do"), "{engine}: {again}");
+        root.fine(&[engine, "--name", "one"]);
+        assert_eq!(root.all().len(), both.len());
+        root.fine(&[engine, "--remove"]);
+        assert_eq!(root.all(), before, "{engine}");
+    }
+}
+
+#[test]
 fn a_users_engine_reads_the_systems_files_first() {
     let system = "[engine]\nruntime_supports_json = [\"crun\", \"site\"]\n";
     let root = Root::new(&[("/etc/containers/containers.conf", system)]);

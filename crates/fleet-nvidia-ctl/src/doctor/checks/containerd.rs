@@ -4,8 +4,8 @@ use std::path::Path;
 
 use toml_edit::Item;
 
-use crate::configure::containerd::{self, Config};
-use crate::configure::{ConfigureError, Engine, Site};
+use crate::configure::ConfigureError;
+use crate::configure::containerd::{self, Config, Handlers};
 use crate::doctor::check::{Broken, Check, Finding, Node, Outcome, absent, outcome};
 
 pub(super) const CHECKS: &[Check] = &[Check {
@@ -45,9 +45,9 @@ fn check(node: &Node<'_>) -> Outcome {
                 CONFIGURE,
             ));
         }
-        findings.extend(drift(node, &config, handler, program)?);
         findings.extend(ask(node, program));
     }
+    findings.extend(drift(&config)?);
     let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
     outcome(findings, format!("handler {}", names.join(", ")))
 }
@@ -75,28 +75,18 @@ pub(super) fn handlers(config: &Config) -> Vec<(String, String)> {
 }
 
 /// The copy is as old as the last `configure`.
-fn drift(
-    node: &Node<'_>,
-    config: &Config,
-    handler: &str,
-    program: &str,
-) -> Result<Option<Finding>, Broken> {
-    let Some(own) = &config.chain.own else {
+fn drift(config: &Config) -> Result<Option<Finding>, Broken> {
+    let handlers = Handlers::of(config);
+    let Some(own) = config
+        .chain
+        .own
+        .as_ref()
+        .filter(|_| !handlers.names().is_empty())
+    else {
         return Ok(None);
     };
-    let keys = config.handler(handler);
-    if own.item(&keys).is_none() {
-        return Ok(None);
-    }
-    let default = own.text(&[&keys[..3], &["default_runtime_name"]].concat()) == Some(handler);
-    let site = Site {
-        name: handler.to_owned(),
-        program: program.to_owned(),
-        default,
-        ..Site::of(node.files, Engine::Containerd)
-    };
-    let want = config
-        .drop_in(&site)
+    let want = handlers
+        .drop_in(config)
         .map_err(|err| Broken(err.to_string()))?;
     Ok((want != own.raw()).then(|| {
         Finding::warning(
