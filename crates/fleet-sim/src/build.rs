@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use fleet_sim_machine::{Machine, MachineError, Platform};
 
 use crate::files::{Entry, copy, io_error, make_dir, socket, write};
-use crate::libraries::{DRIVER, FILES, LIBDIR, OTHER, PROGRAMS};
+use crate::installed::Installed;
+use crate::libraries::LIBDIR;
 use crate::nodes::{self, Numbers};
-use crate::platform::{STORE, WSL_LIB, tegra_files, wsl_files};
-use crate::{elf, proc_files, sys_files};
+use crate::platform::{STORE, WSL_LIB};
+use crate::{proc_files, sys_files};
 
 /// A node that cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,16 @@ pub enum SimError {
     /// Not a tree of ours.
     #[error("`{0}` holds no simulated node; hint: give the directory that `create` was given")]
     NoTree(PathBuf),
+    /// Not a PC with the driver.
+    #[error(
+        "`{0}` has no CDI spec to write; hint: --cdi is for nodes with the NVIDIA driver, not for WSL and Tegra"
+    )]
+    NoSpec(String),
+    /// Not a driver.
+    #[error(
+        "no driver files are below `{0}`; hint: unpack its packages there, libraries in usr/lib/x86_64-linux-gnu"
+    )]
+    NoDriver(PathBuf),
     /// A file could not be made.
     #[error("make `{}`: {source}", .path.display())]
     Io {
@@ -51,36 +62,49 @@ pub(crate) const MACHINE_FILE: &str = "usr/share/nvidia/fleet-sim-machine.json";
 const MARK: &[u8] = b"\nfleet-sim-machine\n";
 /// What the tree consists of, at its top.
 const TOP: [&str; 9] = [
-    "dev", "proc", "sys", "etc", "usr", "lib", "run", "tmp", "devices",
+    "dev", "proc", "sys", "etc", "usr", "lib", "run", "devices", "enter",
 ];
+/// Runs a command with the tree in the machine's place.
+const ENTER: &str = include_str!("enter.sh");
 
-/// Builds the driver tree and device nodes below `root`; `programs` holds `nvidia-smi` and `libnvidia_ml.so`.
-/// Returns the machine with the device numbers that were taken.
+/// How a tree is to be built.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Holds the simulated `nvidia-smi` and `libnvidia_ml.so`.
+    pub programs: PathBuf,
+    /// Numbers of the device nodes.
+    pub numbers: Numbers,
+    /// What the driver's packages install.
+    pub installed: Installed,
+}
+
+/// Builds the driver tree and device nodes below `root`. Returns the machine with the device numbers that were taken.
 ///
 /// # Errors
 /// [`SimError`].
-pub fn create(
-    mut machine: Machine,
-    root: &Path,
-    programs: &Path,
-    numbers: Numbers,
-) -> Result<Machine, SimError> {
+pub fn create(mut machine: Machine, root: &Path, plan: &Plan) -> Result<Machine, SimError> {
     let mut entries = proc_files(&machine);
     entries.extend(sys_files(&machine));
     make_dir(&root.join("dev"))?;
-    if numbers == Numbers::Borrowed {
+    if plan.numbers == Numbers::Borrowed {
         nodes::borrow(&mut machine, &root.join("dev/.probe"))?;
     }
-    nodes::make_all(&machine, root, numbers)?;
+    nodes::make_all(&machine, root, plan.numbers)?;
     let description = description(&machine)?;
-    entries.extend(match machine.platform {
-        Platform::Native => native_files(&machine),
-        Platform::Wsl => wsl_files(),
-        Platform::Tegra => tegra_files(),
-    });
     entries.push(Entry::installed(MACHINE_FILE, description.clone()));
-    entries.iter().try_for_each(|entry| entry.make(root))?;
-    install_ours(&machine, root, programs, &description)?;
+    if machine.platform == Platform::Native {
+        entries.push(Entry::File {
+            path: "enter".to_owned(),
+            content: ENTER.into(),
+            mode: 0o755,
+        });
+    }
+    let installed = plan.installed.entries.iter();
+    entries
+        .iter()
+        .chain(installed)
+        .try_for_each(|entry| entry.make(root))?;
+    install_ours(&machine, root, plan, &description)?;
     for (wanted, name) in [
         (machine.persistenced, "run/nvidia-persistenced/socket"),
         (machine.fabricmanager, "run/nvidia-fabricmanager/socket"),
@@ -132,18 +156,19 @@ fn description(machine: &Machine) -> Result<Vec<u8>, SimError> {
 fn install_ours(
     machine: &Machine,
     root: &Path,
-    programs: &Path,
+    plan: &Plan,
     description: &[u8],
 ) -> Result<(), SimError> {
-    let (library, program) = (
-        programs.join("libnvidia_ml.so"),
-        programs.join("nvidia-smi"),
-    );
+    let library = plan.programs.join("libnvidia_ml.so");
+    let program = plan.programs.join("nvidia-smi");
     let carried = [MARK, description].concat();
     match machine.platform {
         Platform::Native => {
             let file = format!("{LIBDIR}/libnvidia-ml.so.{}", machine.driver_version);
             copy(&library, &root.join(file), &carried)?;
+            if plan.installed.has_smi {
+                return Ok(());
+            }
             copy(&program, &root.join("usr/bin/nvidia-smi"), &[])
         }
         Platform::Wsl => [STORE, WSL_LIB].iter().try_for_each(|dir| {
@@ -156,62 +181,6 @@ fn install_ours(
         }),
         Platform::Tegra => Ok(()),
     }
-}
-
-/// What the driver's packages install, NVML left out.
-fn native_files(machine: &Machine) -> Vec<Entry> {
-    let version = &machine.driver_version;
-    let mut out = Vec::new();
-    for library in DRIVER {
-        let file = format!("{}.so.{version}", library.name);
-        let soname = if library.soname.is_empty() {
-            file.clone()
-        } else {
-            format!("{}.so.{}", library.name, library.soname)
-        };
-        if library.name != "libnvidia-ml" {
-            out.push(Entry::installed(
-                format!("{LIBDIR}/{file}"),
-                elf::library(&soname),
-            ));
-        }
-        if !library.soname.is_empty() {
-            out.push(Entry::link(format!("{LIBDIR}/{soname}"), file));
-        }
-        if library.plain {
-            out.push(Entry::link(format!("{LIBDIR}/{}.so", library.name), soname));
-        }
-    }
-    let vdpau = format!("libvdpau_nvidia.so.{version}");
-    out.push(Entry::installed(
-        format!("{LIBDIR}/vdpau/{vdpau}"),
-        elf::library("libvdpau_nvidia.so.1"),
-    ));
-    out.push(Entry::link(
-        format!("{LIBDIR}/vdpau/libvdpau_nvidia.so.1"),
-        vdpau,
-    ));
-    for (file, soname) in OTHER {
-        out.push(Entry::installed(
-            format!("{LIBDIR}/{file}"),
-            elf::library(soname),
-        ));
-        out.push(Entry::link(format!("{LIBDIR}/{soname}"), file));
-    }
-    let programs = PROGRAMS.iter();
-    out.extend(programs.map(|name| Entry::program(format!("usr/bin/{name}"))));
-    out.extend(
-        FILES
-            .iter()
-            .map(|(path, text)| Entry::installed(*path, *text)),
-    );
-    for name in ["gsp_ga10x.bin", "gsp_tu10x.bin"] {
-        out.push(Entry::installed(
-            format!("lib/firmware/nvidia/{version}/{name}"),
-            "simulated firmware\n",
-        ));
-    }
-    out
 }
 
 /// Writes text to a file outside the tree, such as a CDI spec.
@@ -236,13 +205,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let machine = Machine::load(name, None).unwrap();
         let programs = programs(dir.path());
-        create(
-            machine,
-            &dir.path().join("root"),
-            &programs,
-            Numbers::Listed,
-        )
-        .unwrap();
+        let plan = Plan {
+            programs,
+            numbers: Numbers::Listed,
+            installed: Installed::simulated(&machine),
+        };
+        create(machine, &dir.path().join("root"), &plan).unwrap();
         dir
     }
 

@@ -4,12 +4,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use fleet_sim_machine::{Machine, MachineError, names};
+use fleet_sim_machine::{Machine, MachineError, Platform, names};
 
-use crate::build::{SimError, create, remove, write_file};
+use crate::build::{Plan, SimError, create, remove, write_file};
 use crate::files::{io_error, make_dir};
+use crate::installed::{Installed, driver_version};
 use crate::libraries::LIBDIR;
 use crate::nodes::Numbers;
+use crate::platform::WSL_LIB;
 use crate::spec::cdi_spec;
 
 /// Verbs.
@@ -47,6 +49,9 @@ pub struct Create {
     /// Directory of nvidia-smi and libnvidia_ml.so (default: beside this program)
     #[arg(long)]
     programs: Option<PathBuf>,
+    /// Use the files of real driver packages that are unpacked in DIR, all but NVML
+    #[arg(long, value_name = "DIR")]
+    files: Option<PathBuf>,
     /// Numbers of the device nodes
     #[arg(long, value_enum, default_value_t = NodeNumbers::Borrowed)]
     nodes: NodeNumbers,
@@ -114,15 +119,33 @@ fn built(args: &Create) -> Result<String, SimError> {
     make_dir(&args.root)?;
     let root = args.root.canonicalize().map_err(io_error(&args.root))?;
     let programs = args.programs.clone().unwrap_or_else(beside);
-    let machine = Machine::load(&args.machine, args.driver.as_deref())?;
-    let machine = create(machine, &root, &programs, args.nodes.into())?;
+    let driver = match (&args.driver, &args.files) {
+        (None, Some(dir)) => Some(driver_version(dir)?),
+        (driver, _) => driver.clone(),
+    };
+    let machine = Machine::load(&args.machine, driver.as_deref())?;
+    let plan = Plan {
+        programs,
+        numbers: args.nodes.into(),
+        installed: match &args.files {
+            Some(dir) => Installed::found(dir, &machine.driver_version)?,
+            None => Installed::simulated(&machine),
+        },
+    };
+    if args.cdi.is_some() && machine.platform != Platform::Native {
+        return Err(SimError::NoSpec(args.machine.clone()));
+    }
+    let machine = create(machine, &root, &plan)?;
     if let Some(file) = &args.cdi {
-        write_file(file, &cdi_spec(&machine, &root.display().to_string()))?;
+        write_file(
+            file,
+            &cdi_spec(&machine, &plan.installed, &root.display().to_string()),
+        )?;
     }
     Ok(if args.quiet {
         String::new()
     } else {
-        usage(&root)
+        usage(&root, machine.platform)
     })
 }
 
@@ -134,11 +157,20 @@ fn beside() -> PathBuf {
 }
 
 /// How to use the node.
-fn usage(root: &Path) -> String {
+fn usage(root: &Path, platform: Platform) -> String {
     let root = root.display();
+    let look = match platform {
+        Platform::Native => format!(
+            "look at it:   LD_LIBRARY_PATH={root}/{LIBDIR} {root}/usr/bin/nvidia-smi\n\
+             live in it:   {root}/enter COMMAND…\n"
+        ),
+        Platform::Wsl => {
+            format!("look at it:   LD_LIBRARY_PATH={root}/{WSL_LIB} {root}/{WSL_LIB}/nvidia-smi\n")
+        }
+        Platform::Tegra => String::new(),
+    };
     format!(
-        "the node is below {root}\n\
-         look at it:   LD_LIBRARY_PATH={root}/{LIBDIR} {root}/usr/bin/nvidia-smi\n\
+        "the node is below {root}\n{look}\
          as a host:    fleet-nvidia-ctl --root-dir {root} …\n\
          as drivers:   nvidia-ctk cdi generate --driver-root {root}\n\
          remove it:    fleet-nvidia-ctl simulate remove {root}\n"

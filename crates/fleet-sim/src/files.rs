@@ -27,6 +27,13 @@ pub enum Entry {
         /// What it says.
         target: String,
     },
+    /// A copy of a file of this machine, with its permission bits.
+    Copy {
+        /// Where.
+        path: String,
+        /// What of.
+        source: PathBuf,
+    },
 }
 
 impl Entry {
@@ -65,11 +72,19 @@ impl Entry {
         }
     }
 
+    /// A copy of a file of this machine.
+    pub(crate) fn copied(path: impl Into<String>, source: &Path) -> Self {
+        Self::Copy {
+            path: path.into(),
+            source: source.to_path_buf(),
+        }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &str {
         match self {
-            Self::File { path, .. } | Self::Link { path, .. } => path,
+            Self::File { path, .. } | Self::Link { path, .. } | Self::Copy { path, .. } => path,
         }
     }
 
@@ -84,6 +99,10 @@ impl Entry {
             Self::Link { path, target } => {
                 let path = prepared(root.join(path))?;
                 symlink(target, &path).map_err(io_error(&path))
+            }
+            Self::Copy { path, source } => {
+                let path = prepared(root.join(path))?;
+                fs::copy(source, &path).map(drop).map_err(io_error(&path))
             }
         }
     }

@@ -8,6 +8,7 @@ mod build;
 
 mod elf;
 mod files;
+mod installed;
 mod libraries;
 mod nodes;
 mod platform;
@@ -15,9 +16,10 @@ mod proc;
 mod spec;
 mod sys;
 
-pub use build::{SimError, create, remove, write_file};
+pub use build::{Plan, SimError, create, remove, write_file};
 pub use files::Entry;
 pub use fleet_sim_machine::{Gpu, Machine, MachineError, Node, Platform, names};
+pub use installed::{Installed, driver_version};
 pub use nodes::Numbers;
 pub use proc::proc_files;
 pub use spec::cdi_spec;

@@ -5,14 +5,15 @@ use std::fmt::Write as _;
 
 use fleet_sim_machine::{Gpu, GpuFault, Machine, Node};
 
-use crate::build::MACHINE_FILE;
-use crate::libraries::{DRIVER, FILES, LIBDIR, OTHER, PROGRAMS};
+use crate::installed::Installed;
+use crate::libraries::LIBDIR;
 
 /// Text of the spec. `root` is the driver root, `/` for a real node's form.
 #[must_use]
-pub fn cdi_spec(machine: &Machine, root: &str) -> String {
+pub fn cdi_spec(machine: &Machine, installed: &Installed, root: &str) -> String {
     let writer = Writer {
         machine,
+        installed,
         root: root.trim_end_matches('/'),
     };
     let devices = devices(machine);
@@ -112,6 +113,7 @@ fn quoted(text: &str) -> String {
 
 struct Writer<'a> {
     machine: &'a Machine,
+    installed: &'a Installed,
     root: &'a str,
 }
 
@@ -152,7 +154,7 @@ impl Writer<'_> {
             out.push_str("    env:\n    - NVIDIA_CTK_DEBUG=false\n    hookName: createContainer\n    path: /usr/bin/nvidia-cdi-hook\n");
         }
         out.push_str("  mounts:\n");
-        for path in self.files() {
+        for path in &self.installed.mounts {
             let _ = write!(
                 out,
                 "  - containerPath: /{path}\n    hostPath: {}/{path}\n    options:\n    - ro\n    - nosuid\n    - nodev\n    - rbind\n    - rprivate\n",
@@ -166,29 +168,16 @@ impl Writer<'_> {
         let version = &self.machine.driver_version;
         let link =
             |target: &str, link: &str| ["--link".to_owned(), format!("{target}::/{LIBDIR}/{link}")];
-        let mut links = vec!["create-symlinks".to_owned()];
-        links.extend(link("libcuda.so.1", "libcuda.so"));
-        links.extend(link(
-            &format!("libGLX_nvidia.so.{version}"),
-            "libGLX_indirect.so.0",
-        ));
-        links.extend(link(
-            "libnvidia-opticalflow.so.1",
-            "libnvidia-opticalflow.so",
-        ));
-        for library in DRIVER.iter().filter(|library| !library.soname.is_empty()) {
-            let soname = format!("{}.so.{}", library.name, library.soname);
-            links.extend(link(&format!("{}.so.{version}", library.name), &soname));
-            if library.plain && !matches!(library.name, "libcuda" | "libnvidia-opticalflow") {
-                links.extend(link(&soname, &format!("{}.so", library.name)));
-            }
-        }
         let words = |all: &[&str]| {
             all.iter()
                 .map(|word| (*word).to_owned())
                 .collect::<Vec<_>>()
         };
-        let mut graphics = vec!["create-symlinks".to_owned()];
+        let mut links = words(&["create-symlinks"]);
+        for (target, name) in &self.installed.links {
+            links.extend(link(target, name));
+        }
+        let mut graphics = words(&["create-symlinks"]);
         graphics.extend(link("../libnvidia-allocator.so.1", "gbm/nvidia-drm_gbm.so"));
         vec![
             graphics,
@@ -208,41 +197,22 @@ impl Writer<'_> {
             words(&["update-application-profile"]),
         ]
     }
-
-    fn files(&self) -> Vec<String> {
-        let version = &self.machine.driver_version;
-        let mut all: Vec<String> = DRIVER
-            .iter()
-            .map(|library| format!("{LIBDIR}/{}.so.{version}", library.name))
-            .collect();
-        all.push(format!("{LIBDIR}/vdpau/libvdpau_nvidia.so.{version}"));
-        all.extend(OTHER.iter().map(|(file, _)| format!("{LIBDIR}/{file}")));
-        all.extend(
-            PROGRAMS
-                .iter()
-                .chain(&["nvidia-smi"])
-                .map(|name| format!("usr/bin/{name}")),
-        );
-        all.extend(
-            ["gsp_ga10x.bin", "gsp_tu10x.bin"]
-                .map(|name| format!("lib/firmware/nvidia/{version}/{name}")),
-        );
-        all.extend(FILES.iter().map(|(path, _)| (*path).to_owned()));
-        // What a real node does not have: the simulated library reads its machine from there.
-        all.push(MACHINE_FILE.to_owned());
-        all
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn written(name: &str, root: &str) -> String {
+        let machine = Machine::preset(name).unwrap();
+        cdi_spec(&machine, &Installed::simulated(&machine), root)
+    }
+
     #[test]
     fn the_committed_specs_are_what_is_written() {
         for name in ["h100x2", "h100x8"] {
             let path = format!("{}/../../cdi/nodes/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
-            let text = cdi_spec(&Machine::preset(name).unwrap(), "/");
+            let text = written(name, "/");
             if std::env::var_os("UPDATE").is_some() {
                 std::fs::write(&path, &text).unwrap();
             }
@@ -256,7 +226,7 @@ mod tests {
 
     #[test]
     fn names_and_roots() {
-        let text = cdi_spec(&Machine::preset("h100x2").unwrap(), "/sim/");
+        let text = written("h100x2", "/sim/");
         for word in [
             "name: \"0\"\n",
             "name: all\n",
@@ -267,11 +237,11 @@ mod tests {
         ] {
             assert!(text.contains(word), "{word}");
         }
-        assert!(!cdi_spec(&Machine::preset("h100x2").unwrap(), "/").contains("hostPath: /dev"));
+        assert!(!written("h100x2", "/").contains("hostPath: /dev"));
     }
     #[test]
     fn parts_of_divided_gpus_and_groups() {
-        let text = cdi_spec(&Machine::preset("mig-mixed").unwrap(), "/");
+        let text = written("mig-mixed", "/");
         assert!(text.starts_with("---\ncdiVersion: 0.7.0\n"));
         for word in [
             "name: \"1\"\n",
@@ -284,7 +254,7 @@ mod tests {
             assert!(text.contains(word), "{word}: {text}");
         }
         assert!(!text.contains("name: \"0\"\n") && !text.contains("name: \"3\"\n"));
-        let lost = cdi_spec(&Machine::preset("lost-gpu").unwrap(), "/");
+        let lost = written("lost-gpu", "/");
         assert!(lost.contains("name: \"2\"\n") && !lost.contains("name: \"1\"\n"));
     }
 }

@@ -33,6 +33,9 @@ fn refusal(err: &NvmlError) -> String {
     match err {
         NvmlError::LibloadingError(_) => "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. Please make sure that the NVIDIA Display Driver is properly installed and present in your system.\nPlease also try adding directory that contains libnvidia-ml.so to your system PATH.\n".to_owned(),
         NvmlError::DriverNotLoaded => "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running.\n\n".to_owned(),
+        NvmlError::LibRmVersionMismatch => {
+            "Failed to initialize NVML: Driver/library version mismatch\n".to_owned()
+        }
         other => format!("Failed to initialize NVML: {other}\n"),
     }
 }
@@ -42,6 +45,7 @@ fn exit_code(err: &NvmlError) -> u8 {
         NvmlError::LibloadingError(_) => NO_LIBRARY,
         NvmlError::NoPermission => 4,
         NvmlError::DriverNotLoaded => 9,
+        NvmlError::LibRmVersionMismatch => 18,
         _ => 255,
     }
 }
@@ -161,7 +165,11 @@ fn table(nvml: &Nvml, devices: &[Device<'_>], out: &mut String) -> Result<(), Nv
             watts(device.enforced_power_limit()?)
         );
         let used = format!("{}MiB / {}MiB", mib(memory.used), mib(memory.total));
-        let load = format!("{}%", device.utilization_rates()?.gpu);
+        // A divided GPU does not know.
+        let load = match device.utilization_rates() {
+            Err(NvmlError::NotSupported) => "N/A".to_owned(),
+            load => format!("{}%", load?.gpu),
+        };
         out.push_str(&format!(
             "| {index:>3}  {name:<27}    Off | {bus:>16} Off |                    0 |\n"
         ));
