@@ -37,9 +37,9 @@ pub(crate) fn run(
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> Result<Verdict, CtlError> {
-    let format = format(args, args.output.as_deref())?;
+    let format = format(args, args.output())?;
     let (_, output) = make(cli, args, remarks)?;
-    write(&output.specs, args.output.as_deref(), format, out, remarks)?;
+    write(&output.specs, args.output(), format, out, remarks)?;
     Ok(Verdict::Fine)
 }
 
@@ -52,12 +52,10 @@ fn make(
     let mut options = args.options()?;
     options.generator = concat!("fleet-nvidia-ctl ", env!("CARGO_PKG_VERSION")).to_owned();
     let root = cli.root_dir.as_deref().unwrap_or_else(|| Path::new("/"));
-    let driver = args
-        .driver_root
-        .clone()
-        .or_else(|| toolkit::driver_root(root));
+    let driver = args.driver_root().map(str::to_owned);
+    let driver = driver.or_else(|| toolkit::driver_root(root));
     let driver = driver.unwrap_or_else(|| "/".to_owned());
-    let dev = args.dev_root.as_deref().unwrap_or(&driver);
+    let dev = args.dev_root().unwrap_or(&driver);
     let system = args.system_root.as_deref().unwrap_or(root);
     let machine = Machine::open(root, &driver, dev, system).map_err(GenerateError::from)?;
     let told = source::inventory(&machine, &options, args.source)?;

@@ -21,16 +21,15 @@ pub(crate) enum System {
 
 #[derive(Args, Debug)]
 pub(crate) struct CreateDeviceNodes {
-    /// Root to load kernel modules from
+    /// Root to load kernel modules from (default: $DRIVER_ROOT, else /)
     #[arg(
         long,
         visible_alias = "root",
         value_name = "DIR",
-        default_value = "/",
         env = "NVIDIA_DRIVER_ROOT"
     )]
-    driver_root: String,
-    /// Root of /dev (default: the driver root)
+    driver_root: Option<String>,
+    /// Root of /dev (default: $DEV_ROOT, else the driver root)
     #[arg(long, value_name = "DIR", env = "NVIDIA_DEV_ROOT")]
     dev_root: Option<String>,
     /// nvidiactl, nvidia-modeset, nvidia-uvm and nvidia-uvm-tools
@@ -57,14 +56,9 @@ pub(crate) struct CreateDevCharSymlinks {
         env = "DEV_CHAR_PATH"
     )]
     dev_char_path: String,
-    /// Root to load kernel modules from
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/",
-        env = "NVIDIA_DRIVER_ROOT"
-    )]
-    driver_root: String,
+    /// Root to load kernel modules from (default: $DRIVER_ROOT, else /)
+    #[arg(long, value_name = "DIR", env = "NVIDIA_DRIVER_ROOT")]
+    driver_root: Option<String>,
     /// For every node that the machine's GPUs may need, whether it is there or not
     #[arg(long, env = "CREATE_ALL", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     create_all: bool,
@@ -101,6 +95,13 @@ pub(crate) fn run(cli: &Cli, command: &System, out: &mut dyn Write) -> Result<Ve
     }
 }
 
+/// As typed, or by the second of the variables that the toolkit knows; empty means unset.
+fn named(typed: Option<&String>, variable: &str) -> Option<String> {
+    let typed = typed.filter(|text| !text.is_empty()).cloned();
+    let set = || std::env::var(variable).ok().filter(|text| !text.is_empty());
+    typed.or_else(set)
+}
+
 fn tree(root: &Path, below: &str) -> Result<Tree, SystemError> {
     let at = root.join(below.trim_start_matches('/'));
     Tree::open(&at, below).map_err(|cause| SystemError::Root {
@@ -114,10 +115,12 @@ fn create_nodes(
     args: &CreateDeviceNodes,
     out: &mut dyn Write,
 ) -> Result<Verdict, CtlError> {
+    let driver = named(args.driver_root.as_ref(), "DRIVER_ROOT").unwrap_or_else(|| "/".to_owned());
     if args.load_kernel_modules {
-        load_modules(root, &args.driver_root, args.dry_run, out)?;
+        load_modules(root, &driver, args.dry_run, out)?;
     }
-    let dev = tree(root, args.dev_root.as_deref().unwrap_or(&args.driver_root))?;
+    let dev = named(args.dev_root.as_ref(), "DEV_ROOT");
+    let dev = tree(root, dev.as_deref().unwrap_or(&driver))?;
     let system = tree(root, "/")?;
     if !args.control_devices && !args.gpu_devices {
         writeln!(
@@ -168,7 +171,8 @@ fn create_links(
     let dev = tree(root, "/")?;
     let all = args.create_all;
     if all && args.load_kernel_modules {
-        load_modules(root, &args.driver_root, args.dry_run, out)?;
+        let driver = named(args.driver_root.as_ref(), "DRIVER_ROOT");
+        load_modules(root, driver.as_deref().unwrap_or("/"), args.dry_run, out)?;
     }
     let wanted = match all {
         true => {

@@ -1,7 +1,8 @@
 //! Flags of `cdi generate`: the names and environment variables of `nvidia-ctk cdi generate`, and some of our own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use fleet_cdi::{Version, is_qualified};
 use fleet_discover::{
@@ -14,8 +15,8 @@ use super::source::Source;
 #[derive(Args, Debug)]
 pub(crate) struct Generate {
     /// Write to FILE, in one step and readable by everybody (default: standard output)
-    #[arg(long, value_name = "FILE", env = "NVIDIA_CTK_CDI_OUTPUT_FILE_PATH")]
-    pub(super) output: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_parser = path(), env = "NVIDIA_CTK_CDI_OUTPUT_FILE_PATH")]
+    output: Option<PathBuf>,
     /// json or yaml (default: by the name of FILE, else yaml)
     #[arg(
         long,
@@ -37,10 +38,10 @@ pub(crate) struct Generate {
     device_name_strategy: Vec<String>,
     /// Root of the driver installation
     #[arg(long, value_name = "DIR", env = "NVIDIA_CTK_DRIVER_ROOT")]
-    pub(super) driver_root: Option<String>,
+    driver_root: Option<String>,
     /// Root of /dev (default: the driver root)
     #[arg(long, value_name = "DIR", env = "NVIDIA_CTK_DEV_ROOT")]
-    pub(super) dev_root: Option<String>,
+    dev_root: Option<String>,
     /// Look for libraries in DIR and not in the usual places
     #[arg(
         long,
@@ -172,7 +173,30 @@ fn unknown(what: &str, given: &str, known: &str) -> GenerateError {
     GenerateError::Argument(format!("{what} `{given}` is not known; hint: {known}"))
 }
 
+/// An empty path means none, as where a variable is set to nothing.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+fn given(text: Option<&String>) -> Option<&str> {
+    text.map(String::as_str).filter(|text| !text.is_empty())
+}
+
 impl Generate {
+    /// Where to write; standard output when nowhere.
+    pub(super) fn output(&self) -> Option<&Path> {
+        let path = self.output.as_deref();
+        path.filter(|path| !path.as_os_str().is_empty())
+    }
+
+    pub(super) fn driver_root(&self) -> Option<&str> {
+        given(self.driver_root.as_ref())
+    }
+
+    pub(super) fn dev_root(&self) -> Option<&str> {
+        given(self.dev_root.as_ref())
+    }
+
     pub(super) fn options(&self) -> Result<Options, GenerateError> {
         let vendor = self.vendor.clone().filter(|name| !name.is_empty());
         let class = self.class.clone().filter(|name| !name.is_empty());
@@ -224,7 +248,10 @@ impl Generate {
             let text = "--enable-hook takes names of hooks, not `all`";
             return Err(GenerateError::Argument(text.to_owned()));
         }
-        let path = self.nvidia_cdi_hook_path.clone();
+        let path = match self.nvidia_cdi_hook_path.as_str() {
+            "" => HOOK_PROGRAM.to_owned(),
+            path => path.to_owned(),
+        };
         if !path.starts_with('/') {
             return Err(GenerateError::Argument(format!(
                 "--nvidia-cdi-hook-path `{path}` is not absolute; engines run it from any directory"

@@ -117,7 +117,7 @@ fn refresh(
 
 fn place(cli: &Cli, args: &Refresh) -> PathBuf {
     let root = cli.root_dir.as_deref().unwrap_or_else(|| Path::new("/"));
-    let given = args.generate.output.clone();
+    let given = args.generate.output().map(Path::to_path_buf);
     given.unwrap_or_else(|| root.join(PLACE))
 }
 

@@ -230,7 +230,7 @@ fn mistakes_are_one_line_with_a_hint() {
 fn the_format_is_told_or_read_off_the_name() {
     let of = |args: &[&str]| {
         let args = typed(args).unwrap();
-        format(&args, args.output.as_deref()).map_err(|err| err.to_string())
+        format(&args, args.output()).map_err(|err| err.to_string())
     };
     assert_eq!(of(&[]), Ok(Format::Yaml));
     assert_eq!(of(&["--output", "/x/a.JSON"]), Ok(Format::Json));
@@ -244,6 +244,45 @@ fn the_format_is_told_or_read_off_the_name() {
             .unwrap_err()
             .contains("`xml` is not known; hint: json or yaml")
     );
+}
+
+#[test]
+fn variables_that_are_set_to_nothing_count_as_unset() {
+    let args = [
+        "--output",
+        "",
+        "--driver-root",
+        "",
+        "--dev-root",
+        "",
+        "--vendor",
+        "",
+        "--class",
+        "",
+        "--nvidia-cdi-hook-path",
+        "",
+        "--ldconfig-path",
+        "",
+        "--csv.file",
+        "",
+        "--disable-hook",
+        "",
+        "--feature-flag",
+        "",
+        "--library-search-path",
+        "",
+    ];
+    let typed = typed(&args).unwrap();
+    assert_eq!(
+        (typed.output(), typed.driver_root(), typed.dev_root()),
+        (None, None, None)
+    );
+    let usual = typed_options(&typed);
+    assert_eq!(usual, options(&[]).unwrap());
+}
+
+fn typed_options(args: &Generate) -> fleet_discover::Options {
+    args.options().unwrap()
 }
 
 #[test]
