@@ -1,13 +1,14 @@
 //! The edits that give a container what it asked for, each with its origin, checked against the host.
 
 mod check;
+mod context;
 mod device;
 mod hook;
 mod mount;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use fleet_cdi::{QualifiedName, SourcedEdits};
+use fleet_cdi::SourcedEdits;
 use fleet_rootfs::RootfsEdit;
 use serde::Serialize;
 use serde_json::Value;
@@ -19,6 +20,7 @@ use crate::policy::HookPolicy;
 use crate::request::{Request, Source};
 
 pub use check::{Fault, faults};
+use context::{Context, kind_of};
 pub use device::DeviceEdit;
 pub(crate) use hook::has_nvidia_hook;
 pub use hook::{HookEdit, Stage};
@@ -291,11 +293,6 @@ impl Plan {
     }
 }
 
-/// Edits that no file states: they follow from what the host has.
-fn is_in_memory(spec_path: &Path) -> bool {
-    spec_path.as_os_str().is_empty()
-}
-
 /// Takes out of NVIDIA's edits what the container does not want; one list for each of `resolved`.
 fn leave_out(request: &Request, resolved: &mut [SourcedEdits], limit: &Limit) -> Vec<Vec<Omitted>> {
     if resolved
@@ -312,94 +309,6 @@ fn leave_out(request: &Request, resolved: &mut [SourcedEdits], limit: &Limit) ->
             },
         )
         .collect()
-}
-
-/// The device that brings these edits. Those that a file's devices share stand before the device that was asked for
-/// first.
-fn device_of(resolved: &[SourcedEdits], index: usize) -> Option<&QualifiedName> {
-    let file = &resolved[index].spec_path;
-    let mut of_file = resolved[index..]
-        .iter()
-        .filter(|other| other.spec_path == *file);
-    of_file.find_map(|other| other.device.as_ref())
-}
-
-fn kind_of(request: &Request, resolved: &[SourcedEdits], index: usize) -> String {
-    let device = device_of(resolved, index).map(|name| name.kind().to_owned());
-    device
-        .or_else(|| request.none_kind.as_ref().map(|none| none.kind.clone()))
-        .unwrap_or_default()
-}
-
-/// What is the same for all edits of one device of one CDI spec.
-struct Context<'a> {
-    origin: Origin,
-    /// For messages: the device and its file.
-    of: String,
-    kind: String,
-    spec_file: Option<&'a Path>,
-    hooks: &'a HookPolicy,
-    /// Whether the container asks for limits of GPU memory.
-    limits_memory: bool,
-    probe: &'a dyn HostProbe,
-}
-
-impl<'a> Context<'a> {
-    fn new(
-        request: &'a Request,
-        resolved: &'a [SourcedEdits],
-        index: usize,
-        sourced: &'a SourcedEdits,
-        probe: &'a dyn HostProbe,
-    ) -> Self {
-        let device = device_of(resolved, index);
-        let asked = |name: &QualifiedName| {
-            let mut all = request.devices.iter().chain(&request.extras);
-            all.find(|asked| asked.name == *name)
-        };
-        let source = device.and_then(asked).map(|asked| &asked.source);
-        let source = source.or_else(|| request.none_kind.as_ref().map(|none| &none.source));
-        let spec_file = Some(sourced.spec_path.as_path()).filter(|path| !is_in_memory(path));
-        let of = match (&sourced.device, spec_file) {
-            (Some(name), Some(file)) => format!("{name} ({})", file.display()),
-            (Some(name), None) => name.to_string(),
-            (None, _) => format!("the common edits of {}", sourced.spec_path.display()),
-        };
-        Self {
-            origin: Origin {
-                source: source.cloned().unwrap_or(Source::Engine),
-                spec_file: spec_file.map(Path::to_path_buf),
-                device: sourced.device.as_ref().map(ToString::to_string),
-            },
-            of,
-            kind: kind_of(request, resolved, index),
-            spec_file,
-            hooks: &request.hooks,
-            limits_memory: false,
-            probe,
-        }
-    }
-
-    /// What to do about a host file that is not as the CDI spec says.
-    fn hint(&self) -> String {
-        let file = self.spec_file.filter(|file| *file != Path::new(REBUILT));
-        let Some(file) = file.map(Path::display) else {
-            return "; hint: is the driver's module loaded, and are its device nodes made?"
-                .to_owned();
-        };
-        if !self.kind.starts_with("nvidia.com/") {
-            return format!(
-                "; hint: the CDI spec {file} is out of date, make it anew with its vendor's tool"
-            );
-        }
-        let driver = self.probe.driver_version().map_or_else(
-            || "no NVIDIA driver is loaded".to_owned(),
-            |version| format!("the loaded driver is {version}"),
-        );
-        format!(
-            "; hint: the CDI spec is out of date ({driver}), make it anew: fleet-nvidia-ctl cdi generate --output={file}"
-        )
-    }
 }
 
 /// `NAME=VALUE`, as a spec that was read always has it.

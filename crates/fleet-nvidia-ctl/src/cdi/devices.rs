@@ -42,7 +42,7 @@ pub(super) fn inject(cli: &Cli, args: &Inject, out: &mut dyn Write) -> Result<Ve
         native: false,
         ..hooks(cli)?
     };
-    let host = cli.host();
+    let host = cli.live();
     let prepared = fleet_host::prepare_devices(&spec, &names, hooks, &registry(cli)?, &host)?;
     let applied = prepared.plan.apply(&mut spec);
     applied.map_err(fleet_host::InjectError::from)?;
@@ -62,7 +62,7 @@ pub(super) fn inject(cli: &Cli, args: &Inject, out: &mut dyn Write) -> Result<Ve
 pub(super) fn resolve(cli: &Cli, args: &Resolve, out: &mut dyn Write) -> Result<Verdict, CtlError> {
     let names = names(&args.devices)?;
     let empty = Value::Object(serde_json::Map::new());
-    let host = cli.host();
+    let host = cli.live();
     let prepared =
         fleet_host::prepare_devices(&empty, &names, hooks(cli)?, &registry(cli)?, &host)?;
     match args.json {
