@@ -564,6 +564,15 @@ fn doctor_repairs_podman_and_smokes_it() {
     }
     let left = podman(&["ps", "-a", "--format", "{{.Names}}"]).ok();
     assert!(!left.contains("fleet-smoke"), "{left}");
+    if gpu {
+        let image = path("FLEET_STATE").join("images/glibc.tar");
+        drop(podman(&["import", "-q", &image.display().to_string(), "node-glibc"]).ok());
+        let smoke = inside(&["--smoke-podman", "--smoke-image", "node-glibc"]);
+        assert!(
+            smoke.code == 0 && smoke.stdout.contains("smoke-podman/run GPU 0: NVIDIA H100"),
+            "{smoke:#?}"
+        );
+    }
     let broken = inside(&["--smoke-podman", "--smoke-runtime", "nobody"]);
     assert!(
         broken.code == 1
@@ -722,4 +731,51 @@ fn a_user_configures_rootless_podman() {
             .contains("permission denied; hint: run it as root"),
         "{out:#?}"
     );
+}
+
+#[test]
+fn a_device_of_podman_itself_is_the_engines() {
+    let test = "a_device_of_podman_itself_is_the_engines";
+    plain_podman();
+    if !gpus(test) {
+        return;
+    }
+    let image = path("FLEET_STATE").join("images/glibc.tar");
+    drop(podman(&["import", "-q", &image.display().to_string(), "node-glibc"]).ok());
+    drop(ctl(&["configure", "podman"]).ok());
+    let runtime = ["--runtime", "fleet-nvidia"];
+    let create = [
+        "run",
+        "-d",
+        "--device",
+        "nvidia.com/gpu=0",
+        "node-glibc",
+        "sleep",
+        "1000",
+    ];
+    let id = podman(&[&runtime[..], &create].concat())
+        .ok()
+        .trim()
+        .to_owned();
+    let report: Value = serde_json::from_str(&ctl(&["gpus", "--json"]).ok()).expect("JSON");
+    let holders = report["gpus"][0]["containers"]
+        .as_array()
+        .expect("containers")
+        .clone();
+    assert!(
+        holders
+            .iter()
+            .any(|holder| holder["id"] == id.as_str()
+                && holder["source"] == json!({"from": "engine"})),
+        "{report:#}"
+    );
+    let explained = ctl(&["explain", &id[..12]]).ok();
+    assert!(
+        explained
+            .lines()
+            .any(|line| line.contains("/dev/nvidia0 ") && line.ends_with("engine")),
+        "{explained}"
+    );
+    drop(podman(&[&runtime[..], &["rm", "-f", "-t", "0", &id]].concat()).ok());
+    drop(ctl(&["configure", "podman", "--remove"]).ok());
 }

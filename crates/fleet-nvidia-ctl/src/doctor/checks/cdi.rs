@@ -1,11 +1,10 @@
 //! CDI specs: readable, without conflicts, fresh, and not too new for the engines.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-use fleet_cdi::{ContainerEdits, LoadedSpec, Registry};
+use fleet_cdi::{LoadedSpec, Registry};
 use fleet_host::Host;
+use fleet_inject::{HookPolicy, Policy};
 
 use crate::doctor::check::{Broken, Check, Finding, Node, Outcome, absent, outcome};
 use crate::doctor::repair::Repair;
@@ -29,11 +28,16 @@ const GENERATE: &str = "fleet-nvidia-ctl cdi refresh writes it anew";
 /// The file that `cdi refresh` writes.
 const OURS: &str = "fleet-nvidia.yaml";
 
+fn policy(node: &Node<'_>) -> Result<Policy, Broken> {
+    let loaded = fleet_host::load_policy(node.env, node.files.host());
+    loaded
+        .map(|(file, _)| file.policy)
+        .map_err(|err| Broken(format!("CDI directories are not known: {err}")))
+}
+
 fn registry(node: &Node<'_>) -> Result<Registry, Broken> {
-    let host = node.files.host();
-    let (file, _) = fleet_host::load_policy(node.env, host)
-        .map_err(|err| Broken(format!("CDI directories are not known: {err}")))?;
-    Ok(host.registry(&fleet_host::spec_dirs(&file.policy, node.env)))
+    let dirs = fleet_host::spec_dirs(&policy(node)?, node.env);
+    Ok(node.files.host().registry(&dirs))
 }
 
 /// A device to ask for: all GPUs where a spec has that name, else the first.
@@ -91,78 +95,38 @@ fn fresh(node: &Node<'_>) -> Outcome {
     if registry.specs().is_empty() {
         return absent("no CDI spec");
     }
-    let findings = registry
-        .specs()
-        .iter()
-        .flat_map(|loaded| stale(node, loaded));
+    let hooks = policy(node)?.hooks;
+    let specs = registry.specs().iter();
+    let findings = specs.filter_map(|loaded| stale(node, loaded, &hooks));
     outcome(
         findings.collect(),
         "every file and device of the specs is on this node",
     )
 }
 
-/// What a spec names and the node lacks, in one finding per spec and cause.
-fn stale(node: &Node<'_>, loaded: &LoadedSpec) -> Vec<Finding> {
-    let all = loaded
-        .spec
-        .devices
-        .iter()
-        .map(|device| &device.container_edits);
-    let mut gone = BTreeSet::new();
-    let mut old = BTreeSet::new();
-    let driver = node.devices.driver_version();
-    for path in all
-        .chain([&loaded.spec.container_edits])
-        .flat_map(host_paths)
-    {
-        if !node.devices.exists(path) {
-            gone.insert(path);
-        }
-        if let (Some(driver), Some(version)) = (&driver, library_version(path))
-            && version != driver
-        {
-            old.insert(version);
-        }
-    }
+/// What a spec names and the node does not have so: the first fault of each spec, since one cause makes many.
+fn stale(node: &Node<'_>, loaded: &LoadedSpec, hooks: &HookPolicy) -> Option<Finding> {
+    let faults = fleet_host::check_spec(&loaded.spec, node.devices, hooks);
+    let fault = &faults.first()?.fault;
     let path = loaded.path.display();
-    let ours = loaded.path.file_name().is_some_and(|name| name == OURS);
-    let stale = |text: String| {
-        let finding = Finding::error(text, GENERATE);
-        if ours {
-            finding.with(Repair::Spec)
-        } else {
-            finding
-        }
+    let more = match faults.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {more} more"),
     };
-    let mut findings = Vec::new();
-    if let Some(first) = gone.first() {
-        let count = gone.len();
-        findings.push(stale(format!(
-            "{path} names {count} files that this node does not have, such as {first}"
-        )));
-    }
-    if let (Some(driver), Some(version)) = (driver, old.first()) {
-        findings.push(stale(format!(
-            "{path} was written for driver {version}, {driver} is loaded"
-        )));
-    }
-    findings
-}
-
-fn host_paths(edits: &ContainerEdits) -> impl Iterator<Item = &str> {
-    let nodes = edits.device_nodes.iter();
-    let nodes = nodes.map(|node| node.host_path.as_deref().unwrap_or(&node.path));
-    // A mount whose source the runtime makes, such as tmpfs, has no file behind it.
-    let mounts = edits.mounts.iter().map(|mount| mount.host_path.as_str());
-    nodes.chain(mounts.filter(|path| path.starts_with('/')))
-}
-
-/// The version in the name of a driver library: `libcuda.so.580.65.06`.
-fn library_version(path: &str) -> Option<&str> {
-    let name = Path::new(path).file_name()?.to_str()?;
-    let (library, version) = name.split_once(".so.")?;
-    let ours = library == "libcuda" || library.starts_with("libnvidia-ml");
-    (ours && version.contains('.')).then_some(version)
+    let text = format!(
+        "{path}: {} {} {}{more}",
+        fault.what, fault.path, fault.problem
+    );
+    let finding = Finding::error(
+        text,
+        format!("{GENERATE}; fleet-nvidia-ctl cdi validate lists the faults"),
+    );
+    let ours = loaded.path.file_name().is_some_and(|name| name == OURS);
+    Some(if ours {
+        finding.with(Repair::Spec)
+    } else {
+        finding
+    })
 }
 
 type Version = (u32, u32);
@@ -264,11 +228,5 @@ mod tests {
         for (text, want) in cases {
             assert_eq!(numbers(text), want, "{text}");
         }
-        assert_eq!(
-            library_version("/usr/lib64/libcuda.so.580.65.06"),
-            Some("580.65.06")
-        );
-        assert_eq!(library_version("/usr/lib64/libcuda.so.1"), None);
-        assert_eq!(library_version("/usr/lib64/libdrm.so.2.1.0"), None);
     }
 }

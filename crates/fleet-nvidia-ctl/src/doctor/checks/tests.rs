@@ -392,17 +392,25 @@ fn cdi() {
 #[test]
 fn cdi_specs_are_fresh() {
     let lib = ("/usr/lib64/libcuda.so.575.57.08", "");
-    let node = Fake::new(&[DRIVER, ("/etc/cdi/a.yaml", SPEC)]);
-    node.finds(
+    let node = Fake::new(&[("/etc/cdi/a.yaml", SPEC)]);
+    let found = node.finds(
         "cdi-fresh",
         Error,
-        "names 2 files that this node does not have, such as /dev/nvidia0",
+        "libcuda.so.575.57.08 is missing, and 1 more",
     );
-    node.finds(
+    assert_eq!(found.repair, None, "somebody else's file");
+    let node = Fake::new(&[DRIVER, lib, ("/var/run/cdi/fleet-nvidia.yaml", SPEC)]).device(
+        "/dev/nvidia0",
+        195,
+        0,
+        0o666,
+    );
+    let found = node.finds(
         "cdi-fresh",
         Error,
-        "was written for driver 575.57.08, 580.65.06 is loaded",
+        "is of driver 575.57.08, but the loaded one is 580.65.06",
     );
+    assert_eq!(found.repair, Some(Repair::Spec));
     Fake::new(&[("/etc/cdi/a.yaml", SPEC), lib])
         .device("/dev/nvidia0", 195, 0, 0o666)
         .fine("cdi-fresh", "every file");
