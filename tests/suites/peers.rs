@@ -3,11 +3,15 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::fs;
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use fleet_tests::{
     Bundle, assert_nothing_left, cgroup_dirs, differs, not_for_peers, ours, run, unique,
 };
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::json;
 
 fn field(text: &str, key: &str) -> String {
@@ -430,4 +434,133 @@ fn the_cgroup_is_named_after_the_container() {
         .run(&["delete", "--force", &bundle.id])
         .silent();
     assert!(cgroup_dirs(&bundle.id).is_empty());
+}
+
+/// What an agent of `SCMP_ACT_NOTIFY` is sent: one message with one descriptor.
+fn receive(listener: &UnixListener) -> (serde_json::Value, RawFd) {
+    let (connection, _) = listener.accept().expect("accept");
+    let mut text = [0; 4096];
+    let mut room = nix::cmsg_space!(RawFd);
+    let mut parts = [IoSliceMut::new(&mut text)];
+    let message = recvmsg::<()>(
+        connection.as_raw_fd(),
+        &mut parts,
+        Some(&mut room),
+        MsgFlags::empty(),
+    )
+    .expect("recvmsg");
+    let rights = message.cmsgs().expect("control messages").next();
+    let Some(ControlMessageOwned::ScmRights(fds)) = rights else {
+        panic!("no descriptor: {rights:?}");
+    };
+    let length = message.bytes;
+    (
+        serde_json::from_slice(&text[..length]).expect("JSON"),
+        fds[0],
+    )
+}
+
+fn agent(bundle: &Bundle) -> (UnixListener, serde_json::Value) {
+    let path = bundle.dir.join("agent");
+    let listener = UnixListener::bind(&path).expect("bind");
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "note",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+    });
+    (listener, profile)
+}
+
+/// Without an agent to answer, the kernel says `ENOSYS` for the calls that it would be asked about.
+#[test]
+fn seccomp_notify() {
+    for no_new_privileges in [true, false] {
+        let bundle = Bundle::new("mkdir /x 2>&1 | grep -o 'not implemented' >> /said; sleep 100")
+            .set("/process/noNewPrivileges", json!(no_new_privileges));
+        let (listener, profile) = agent(&bundle);
+        let bundle = bundle.set("/linux/seccomp", profile);
+        bundle.start();
+        let (message, fd) = receive(&listener);
+        nix::unistd::close(fd).expect("close");
+        let pid = &bundle.runtime.state(&bundle.id)["pid"];
+        assert_eq!(&message["pid"], pid, "{message}");
+        assert_eq!(message["fds"], json!(["seccompFd"]));
+        assert_eq!(message["metadata"], "note");
+        assert_eq!(message["state"]["id"], json!(bundle.id));
+        fleet_tests::until("the answer", || {
+            bundle
+                .dir
+                .join("rootfs/said")
+                .metadata()
+                .is_ok_and(|m| m.len() > 0)
+        });
+        // One more process has a listener of its own.
+        let id = bundle.id.clone();
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| receive(&listener));
+            let text = bundle.exec(&["-d"], &["sh", "-c", "mkdir /y 2>> /said"]);
+            assert_eq!(text.code, 0, "{text:#?}");
+            let (message, fd) = other.join().expect("join");
+            nix::unistd::close(fd).expect("close");
+            assert_ne!(&message["pid"], pid, "{message}");
+            assert_eq!(message["state"]["id"], json!(id));
+        });
+    }
+}
+
+#[test]
+fn seccomp_notify_is_refused_where_it_cannot_work() {
+    let notify = |extra: serde_json::Value| {
+        let mut profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/no-agent", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
+        for (key, value) in extra.as_object().expect("object") {
+            profile[key] = value.clone();
+        }
+        Bundle::new("true").set("/linux/seccomp", profile)
+    };
+    let cases = [
+        (json!({}), "failed to connect with seccomp agent"),
+        (json!({"listenerPath": ""}), "listenerPath"),
+        (json!({"listenerPath": "@abstract"}), "listenerPath"),
+        (
+            json!({"syscalls": [{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}]}),
+            "cannot be used for the write syscall",
+        ),
+    ];
+    for (extra, word) in cases {
+        let bundle = notify(extra);
+        drop(bundle.run().fails(word));
+        assert_nothing_left(&bundle);
+    }
+}
+
+/// A call that is newer than the profile looks like one that the kernel lacks.
+#[test]
+fn newer_system_calls_are_not_implemented() {
+    if differs("newer_system_calls_are_not_implemented", &["crun"]) {
+        return;
+    }
+    let bundle = Bundle::new("");
+    let source = bundle.dir.join("call.c");
+    fs::write(&source, "#include <errno.h>\n#include <stdio.h>\n#include <unistd.h>\n#include <sys/syscall.h>\nint main(void) { syscall(1000, 1); printf(\"%d \", errno); errno = 0; syscall(SYS_acct, 0); printf(\"%d\\n\", errno); return 0; }\n").expect("write");
+    let made = Command::new("gcc")
+        .arg("-static")
+        .arg("-o")
+        .arg(bundle.dir.join("rootfs/call"))
+        .arg(&source)
+        .status();
+    assert!(made.expect("run gcc").success());
+    // All but acct(2), which is older than the newest that is named here.
+    let text =
+        fs::read_to_string("/usr/share/containers/seccomp.json").expect("the engines' profile");
+    let given: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let rules = given["syscalls"].as_array().expect("rules").iter();
+    let plain = rules.filter(|r| {
+        r["action"] == "SCMP_ACT_ALLOW" && r["includes"].as_object().is_none_or(|o| o.is_empty())
+    });
+    let mut rules: Vec<serde_json::Value> = plain.cloned().collect();
+    rules.push(json!({"names": ["arch_prctl"], "action": "SCMP_ACT_ALLOW"}));
+    let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules});
+    let bundle = bundle
+        .set("/linux/seccomp", profile)
+        .set("/process/args", json!(["/call"]));
+    assert_eq!(bundle.run().ok(), "38 1\n");
 }

@@ -406,7 +406,8 @@ fn tail(
         request.who.euid == 0 && !request.who.in_user_namespace,
         &layout,
     )?;
-    let program = program_plan::from_spec(full, &full["process"], Some(&request.root.cache()))?;
+    let program =
+        program_plan::from_spec(full, &full["process"], Some(&request.root.cache()), state)?;
     let console = request
         .console
         .as_ref()

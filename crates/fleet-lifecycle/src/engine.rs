@@ -208,5 +208,9 @@ fn drive(
         // libcontainer 0.7: errors lose their cause between its processes; the shared page has the first report.
         Error::Setup(launch.tail.report.load().unwrap_or_else(|| err.to_string()))
     });
-    Ok(pid?.as_raw())
+    let pid = pid?.as_raw();
+    if let Some(agent) = &launch.tail.program.agent {
+        agent.announce(pid);
+    }
+    Ok(pid)
 }

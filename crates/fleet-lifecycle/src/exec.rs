@@ -77,7 +77,12 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
             .as_ref()
             .map(|socket| create::console(socket, &request.process, false))
             .transpose()?,
-        program: program_plan::from_spec(&full, &request.process, Some(&request.root.cache()))?,
+        program: program_plan::from_spec(
+            &full,
+            &request.process,
+            Some(&request.root.cache()),
+            &container.state(),
+        )?,
         resolved: std::cell::RefCell::default(),
     };
     let pid = launch(container, request, view, tail)?;

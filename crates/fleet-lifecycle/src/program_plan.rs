@@ -6,14 +6,20 @@ use serde_json::Value;
 
 use crate::capabilities::Sets;
 use crate::error::{Error, Result};
+use crate::seccomp::Receiver;
 use crate::tail::Program;
 use crate::{seccomp, spec};
 
-/// Reads `process`; the seccomp profile is the container's, for its first and every later process.
+/// Reads `process`; `state` is what an agent of the seccomp profile is told. The profile is the container's, for its first and every later process.
 ///
 /// # Errors
 /// A field that cannot be honoured.
-pub(crate) fn from_spec(full: &Value, process: &Value, cache: Option<&Path>) -> Result<Program> {
+pub(crate) fn from_spec(
+    full: &Value,
+    process: &Value,
+    cache: Option<&Path>,
+    state: &Value,
+) -> Result<Program> {
     let sets = Sets::from_spec(process.get("capabilities").filter(|c| !c.is_null()));
     let filter = match full.pointer("/linux/seccomp").filter(|s| s.is_object()) {
         Some(profile) => seccomp::load(profile, cache)?,
@@ -31,6 +37,7 @@ pub(crate) fn from_spec(full: &Value, process: &Value, cache: Option<&Path>) -> 
         rlimits: spec::list(process, "/rlimits").to_vec(),
         capabilities: sets.map_err(|err| Error::Invalid(err.to_string()))?,
         no_new_privileges: spec::flag(process, "/noNewPrivileges"),
+        agent: Receiver::from_spec(full, state)?,
         seccomp: filter,
         selinux_label: spec::text(process, "/selinuxLabel")
             .filter(|l| !l.is_empty())

@@ -6,6 +6,10 @@
 
 mod cache;
 mod compile;
+mod notify;
+mod stub;
+
+pub use notify::Receiver;
 
 use std::io;
 use std::path::Path;
@@ -29,9 +33,6 @@ pub enum SeccompError {
     /// Something in the profile is unknown or wrong.
     #[error("seccomp profile: {0}")]
     Invalid(String),
-    /// Something in the profile is not supported.
-    #[error("seccomp profile: {0} is not supported by this runtime")]
-    Unsupported(&'static str),
     /// libseccomp refused it.
     #[error("seccomp profile: {step}: {why}")]
     Compile {
@@ -47,9 +48,7 @@ pub enum SeccompError {
 /// # Errors
 /// [`SeccompError`].
 pub fn load(profile: &Value, directory: Option<&Path>) -> Result<Option<Filter>, SeccompError> {
-    if uses_notify(profile) {
-        return Err(SeccompError::Unsupported("SCMP_ACT_NOTIFY"));
-    }
+    check_notify(profile)?;
     let key = cache::key(profile);
     if let Some(filter) = directory.and_then(|dir| cache::read(dir, &key)) {
         return Ok(Some(filter));
@@ -61,6 +60,29 @@ pub fn load(profile: &Value, directory: Option<&Path>) -> Result<Option<Filter>,
     Ok(Some(filter))
 }
 
+/// As runc: the default cannot be answered by an agent, and neither can what sends it the descriptor.
+fn check_notify(profile: &Value) -> Result<(), SeccompError> {
+    let refused = |what: &str| {
+        Err(SeccompError::Invalid(format!(
+            "SCMP_ACT_NOTIFY cannot be used {what}"
+        )))
+    };
+    if profile["defaultAction"] == "SCMP_ACT_NOTIFY" {
+        return refused("as the default action");
+    }
+    let rules = profile["syscalls"].as_array();
+    let notified = rules
+        .into_iter()
+        .flatten()
+        .filter(|rule| rule["action"] == "SCMP_ACT_NOTIFY");
+    for name in notified.flat_map(|rule| crate::spec::strings(rule, "/names")) {
+        if matches!(name.as_str(), "write" | "sendmsg") {
+            return refused(&format!("for the {name} syscall"));
+        }
+    }
+    Ok(())
+}
+
 fn uses_notify(profile: &Value) -> bool {
     let notify = |value: &Value| value == "SCMP_ACT_NOTIFY";
     let rules = profile["syscalls"]
@@ -69,12 +91,15 @@ fn uses_notify(profile: &Value) -> bool {
     notify(&profile["defaultAction"]) || rules.iter().any(|rule| notify(&rule["action"]))
 }
 
-/// Puts the filter on this process.
+/// Puts the filter on this process; an agent gets its descriptor.
 ///
 /// # Errors
 /// `EACCES` without `no_new_privs` and `CAP_SYS_ADMIN`.
-pub fn install(filter: &Filter) -> io::Result<()> {
-    tail::install_filter(&filter.bpf, filter.flags)
+pub fn install(filter: &Filter, agent: Option<&Receiver>) -> io::Result<()> {
+    match agent {
+        Some(agent) => agent.install(filter),
+        None => tail::install_filter(&filter.bpf, filter.flags),
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +118,7 @@ mod tests {
     fn under(filter: Filter, case: impl FnOnce() + Send + 'static) {
         std::thread::spawn(move || {
             crate::sys::process::set_no_new_privileges().unwrap();
-            install(&filter).unwrap();
+            install(&filter, None).unwrap();
             case();
         })
         .join()
@@ -156,7 +181,7 @@ mod tests {
         let allow = load(&json!({"defaultAction": "SCMP_ACT_ALLOW"}), None).unwrap();
         under(allow.unwrap(), || {
             for bpf in [vec![], vec![0; 7], vec![0xff; 8]] {
-                let err = install(&Filter { bpf, flags: 0 }).unwrap_err();
+                let err = install(&Filter { bpf, flags: 0 }, None).unwrap_err();
                 assert_eq!(err.raw_os_error(), Some(libc::EINVAL));
             }
         });

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::capabilities::{self, Sets};
 use crate::error::{Context, Error, Result, errno_text};
-use crate::seccomp::{self, Filter};
+use crate::seccomp::{self, Filter, Receiver};
 use crate::sys::process::{self, SharedText};
 use crate::{hooks, labels, program, rlimits, signal};
 
@@ -76,6 +76,8 @@ pub struct Program {
     pub no_new_privileges: bool,
     /// Compiled seccomp filter.
     pub seccomp: Option<Filter>,
+    /// Who answers for `SCMP_ACT_NOTIFY`.
+    pub agent: Option<Receiver>,
     /// `process.selinuxLabel`.
     pub selinux_label: Option<String>,
     /// `process.apparmorProfile`.
@@ -175,12 +177,12 @@ impl Tail {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before the capabilities go
         // (`man 2 seccomp`); with it, as late as possible.
         if !program.no_new_privileges {
-            install(program.seccomp.as_ref())?;
+            install(program)?;
         }
         capabilities::apply(&program.capabilities).map_err(|err| Error::Setup(err.to_string()))?;
         if program.no_new_privileges {
             process::set_no_new_privileges().op(|| "set no_new_privs")?;
-            install(program.seccomp.as_ref())?;
+            install(program)?;
         }
         // As runc, under the filter: they are the last that runs before the program.
         if let Some(init) = &self.init {
@@ -204,9 +206,11 @@ impl Tail {
     }
 }
 
-fn install(filter: Option<&Filter>) -> Result<()> {
-    match filter {
-        Some(filter) => seccomp::install(filter).op(|| "install the seccomp filter"),
+fn install(program: &Program) -> Result<()> {
+    match &program.seccomp {
+        Some(filter) => {
+            seccomp::install(filter, program.agent.as_ref()).op(|| "install the seccomp filter")
+        }
         None => Ok(()),
     }
 }

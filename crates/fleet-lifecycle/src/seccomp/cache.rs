@@ -30,6 +30,8 @@ pub(super) fn key(profile: &Value) -> [u8; DIGEST] {
         &library,
         &kernel.to_string_lossy(),
         std::env::consts::ARCH,
+        // What is put before libseccomp's program, and which flags are kept.
+        "stub 1, notify",
     ] {
         hash.update(part.as_bytes());
         hash.update([0]);

@@ -10,7 +10,7 @@ use libseccomp::{
 use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use serde_json::Value;
 
-use super::{Filter, SeccompError};
+use super::{Filter, SeccompError, stub};
 
 /// `errno` of an action that names none (`EPERM`).
 const DEFAULT_ERRNO: i32 = libc::EPERM;
@@ -30,10 +30,21 @@ pub(super) fn compile(profile: &Value) -> Result<Filter, SeccompError> {
     for rule in array(profile, "syscalls")? {
         add_rule(&mut filter, rule, default)?;
     }
+    let mut bpf = stub::newer_calls(profile, &names(profile)?)?;
+    bpf.extend(export(&filter)?);
     Ok(Filter {
-        bpf: export(&filter)?,
+        bpf,
         flags: flags(profile)?,
     })
+}
+
+/// All names of the profile's rules.
+fn names(profile: &Value) -> Result<Vec<&str>, SeccompError> {
+    let mut all = Vec::new();
+    for rule in array(profile, "syscalls")? {
+        all.extend(strings(rule, "names")?);
+    }
+    Ok(all)
 }
 
 fn library(step: &str) -> impl Fn(LibraryError) -> SeccompError {
@@ -78,6 +89,7 @@ fn action(name: &Value, errno: &Value) -> Result<ScmpAction, SeccompError> {
         "SCMP_ACT_TRAP" => ScmpAction::Trap,
         "SCMP_ACT_TRACE" => ScmpAction::Trace(u16::try_from(number).unwrap_or(0)),
         "SCMP_ACT_LOG" => ScmpAction::Log,
+        "SCMP_ACT_NOTIFY" => ScmpAction::Notify,
         other => return Err(SeccompError::Invalid(format!("unknown action \"{other}\""))),
     })
 }
@@ -199,6 +211,8 @@ fn argument(arg: &Value) -> Result<(u32, ScmpArgCompare), SeccompError> {
 const TSYNC: u32 = 1;
 const LOG: u32 = 2;
 const SPEC_ALLOW: u32 = 4;
+/// Has a meaning with an agent only; left out without one.
+const WAIT_KILLABLE_RECV: u32 = 32;
 
 fn flags(profile: &Value) -> Result<u32, SeccompError> {
     if profile["flags"].is_null() {
@@ -212,8 +226,7 @@ fn flags(profile: &Value) -> Result<u32, SeccompError> {
             "SECCOMP_FILTER_FLAG_TSYNC" => Ok(bits | TSYNC),
             "SECCOMP_FILTER_FLAG_LOG" => Ok(bits | LOG),
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(bits | SPEC_ALLOW),
-            // Only has a meaning with notify, which is refused above.
-            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => Ok(bits),
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => Ok(bits | WAIT_KILLABLE_RECV),
             other => Err(SeccompError::Invalid(format!("unknown flag \"{other}\""))),
         })
 }

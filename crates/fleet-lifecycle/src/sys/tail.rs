@@ -263,6 +263,28 @@ pub fn ambient_has(capability: u32) -> io::Result<bool> {
 /// # Errors
 /// As the system call; `EINVAL` for a program that is none.
 pub fn install_filter(program: &[u8], flags: u32) -> io::Result<()> {
+    // Without a listener the kernel refuses the flag.
+    set_filter(program, flags & !WAIT_KILLABLE_RECV).map(drop)
+}
+
+/// Installs a filter program and gives the descriptor on which an agent is asked (`man 2 seccomp_unotify`).
+///
+/// # Errors
+/// As [`install_filter`]; `EBUSY` when there is a listener already.
+pub fn install_listener(program: &[u8], flags: u32) -> io::Result<OwnedFd> {
+    let flags = (flags & !TSYNC) | NEW_LISTENER;
+    let fd = set_filter(program, flags)?;
+    let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: the kernel just returned this descriptor to us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `SECCOMP_FILTER_FLAG_*` of `<linux/seccomp.h>`. Both that and a listener are a return value; we have one thread.
+const TSYNC: u32 = 1;
+const NEW_LISTENER: u32 = 8;
+const WAIT_KILLABLE_RECV: u32 = 32;
+
+fn set_filter(program: &[u8], flags: u32) -> io::Result<libc::c_long> {
     let size = std::mem::size_of::<libc::sock_filter>();
     if program.is_empty() || !program.len().is_multiple_of(size) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -300,7 +322,6 @@ pub fn install_filter(program: &[u8], flags: u32) -> io::Result<()> {
             std::ptr::from_ref(&program),
         )
     })
-    .map(drop)
 }
 
 /// Names of a file's extended attributes (`man 2 flistxattr`).
