@@ -23,4 +23,8 @@ case $suite in
         export RUNC=$RUNTIME
         cd "$dir/runc/tests/integration"
         exec bats -t -f "$exactly" "$file" ;;
+    podman)
+        . "${0%/*}/podman.sh"
+        cd "$dir/podman/test/system"
+        exec bats -t -f "$exactly" "$file" ;;
 esac

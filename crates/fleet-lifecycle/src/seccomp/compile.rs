@@ -303,15 +303,19 @@ mod tests {
     }
 
     #[test]
-    fn notify_is_refused() {
-        let err = super::super::load(&json!({"defaultAction": "SCMP_ACT_NOTIFY"}), None)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            err.contains("SCMP_ACT_NOTIFY") && err.contains("not supported"),
-            "{err}"
-        );
+    fn notify_is_refused_where_it_would_hang() {
+        let rule = |name: &str| json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [name], "action": "SCMP_ACT_NOTIFY"}]});
+        for bad in [
+            json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
+            rule("write"),
+            rule("sendmsg"),
+        ] {
+            let err = super::super::load(&bad, None).unwrap_err().to_string();
+            assert!(err.contains("SCMP_ACT_NOTIFY cannot be used"), "{err}");
+        }
+        assert!(super::super::load(&rule("mkdir"), None).is_ok());
     }
+
     #[test]
     fn numbers_that_are_none_are_refused() {
         for (pointer, value) in [
