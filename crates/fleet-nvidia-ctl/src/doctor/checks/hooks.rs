@@ -33,6 +33,13 @@ fn hooks(node: &Node<'_>) -> Outcome {
     for dir in DIRS {
         for path in node.files.list(Path::new(dir))? {
             let text = node.files.read(&path)?.unwrap_or_default();
+            if text.contains("\"precreate\"") && node.has_program("crio") {
+                let shown = path.display();
+                findings.push(Finding::error(
+                    format!("{shown} names the stage precreate, which CRI-O does not know: it does not start if {dir} is among its hooks_dir"),
+                    format!("mv {shown} /usr/share/fleet-nvidia/hooks.d/, and name that directory in Podman's hooks_dir"),
+                ));
+            }
             if OLD.iter().any(|program| text.contains(program)) {
                 let shown = path.display();
                 findings.push(Finding::warning(

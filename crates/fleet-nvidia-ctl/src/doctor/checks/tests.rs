@@ -641,6 +641,10 @@ fn what_the_toolkit_leaves() {
         "oci-nvidia-hook.json makes Podman and CRI-O inject",
     );
     Fake::new(&[]).fine("hooks", "no old hook");
+    let ours = include_str!("../../../../../hooks/hooks.d/50-fleet-nvidia.json");
+    let path = "/usr/share/containers/oci/hooks.d/50-fleet-nvidia.json";
+    Fake::new(&[(path, ours)]).fine("hooks", "no old hook");
+    Fake::new(&[(path, ours), ("/usr/bin/crio*", "")]).finds("hooks", Error, "the stage precreate");
     let theirs = (
         "/etc/systemd/system/multi-user.target.wants/nvidia-cdi-refresh.path",
         "",
