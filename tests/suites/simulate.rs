@@ -257,6 +257,49 @@ fn a_command_inside_the_tree() {
     assert!(!Path::new("/proc/driver/nvidia").exists() || !Path::new("/dev/nvidia7").exists());
 }
 
+/// Names of the devices in the CDI directories.
+fn device_names() -> Vec<String> {
+    let list = run(Command::new(path("FLEET_CTL")).args(["cdi", "list"])).ok();
+    let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
+    list.lines().filter_map(first).collect()
+}
+
+/// The spec that comes with a node and the one that is generated from it name the same devices, and a part of a GPU
+/// works with the generated one, which knows nothing of the simulation.
+#[test]
+fn generated_specs_agree() {
+    for machine in [
+        "h100x2",
+        "dgx-h100",
+        "dgx-station",
+        "grace-hopper",
+        "lost-gpu",
+        "mig-mixed",
+    ] {
+        let Some(node) = node("generated_specs_agree", machine, &[]) else {
+            return;
+        };
+        let ours = device_names();
+        assert!(ours.len() >= 3, "{machine}: {ours:?}");
+        let out = run(Command::new(node.root.join("enter"))
+            .arg(path("FLEET_CTL"))
+            .args(["cdi", "generate", "--output", "/etc/cdi/nvidia.yaml"])
+            .arg("--driver-root")
+            .arg(&node.root));
+        assert_eq!(out.code, 0, "{machine}: {out:?}");
+        assert_eq!(device_names(), ours, "{machine}");
+        if machine == "mig-mixed" {
+            let part = node.smi_in_container("0:1", "-L").ok();
+            assert_eq!(
+                (lines(&part, "GPU "), lines(&part, "  MIG ")),
+                (1, 1),
+                "{part}"
+            );
+            assert!(part.contains("MIG 2g.10gb"), "{part}");
+        }
+    }
+}
+
 #[test]
 fn every_function_of_nvml_resolves() {
     let symbols =
