@@ -462,6 +462,13 @@ fn the_real_nvidia_smi_on_special_nodes() {
     );
     assert_eq!(lines(&part, "  MIG "), 1, "{part}");
 
+    let (dgx, out) = create("dgx-h100", &["--files", &files]);
+    out.silent();
+    let topology = dgx.smi(&["topo", "-m"]).ok();
+    assert!(topology.contains("GPU7\tNV18\tNV18"), "{topology}");
+    let links = dgx.smi(&["nvlink", "-s", "-i", "0"]).ok();
+    assert_eq!(lines(&links, "\t Link "), 18, "{links}");
+
     let (lost, out) = create("lost-gpu", &["--files", &files]);
     out.silent();
     let out = lost.smi(&["-L"]);

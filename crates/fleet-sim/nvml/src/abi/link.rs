@@ -10,6 +10,8 @@ use super::device::pci;
 use super::{Device, Handles, export, fill, gpu, part, put, put_array, refuse, version, whole};
 use crate::session::{self, Session, code};
 
+/// `NVML_NVLINK_MAX_LINKS`.
+const MOST_LINKS: c_uint = 18;
 /// Width of every slot.
 const LANES: c_uint = 16;
 /// `nvmlGpuTopologyLevel_t`.
@@ -54,12 +56,13 @@ pub(super) fn links(s: &Session, device: Device) -> Result<(c_uint, c_uint), u32
     Ok((model.nvlinks, generation(model)))
 }
 
+/// The generation of one link. A link that another GPU could have is not supported, any other is none.
 fn link(s: &Session, device: Device, link: c_uint) -> Result<c_uint, u32> {
     let (count, version) = links(s, device)?;
-    if link < count {
-        Ok(version)
-    } else {
-        Err(code::INVALID_ARGUMENT)
+    match link {
+        _ if link < count => Ok(version),
+        ..MOST_LINKS => Err(code::NOT_SUPPORTED),
+        _ => Err(code::INVALID_ARGUMENT),
     }
 }
 
@@ -163,7 +166,7 @@ export! {
         }))
     }
     nvmlDeviceGetTopologyCommonAncestor(one: Device, other: Device, out: *mut c_uint) {
-        put(out, session::with(|s| Ok(if socket(s, one)? == socket(s, other)? { SAME_NODE } else { SYSTEM })))
+        put(out, session::with(|s| ancestor(s, one, other)))
     }
     nvmlDeviceGetTopologyNearestGpus(device: Device, level: c_uint, count: *mut c_uint, out: *mut Device) {
         put_array(out, count, session::with(|s| {
@@ -188,6 +191,15 @@ export! {
     nvmlDeviceGetMemoryAffinity(device: Device, size: c_uint, out: *mut c_ulong, _scope: c_uint) { affinity(device, size, out, 1) }
     nvmlDeviceClearCpuAffinity(device: Device) { refuse(device, code::SUCCESS) }
     nvmlDeviceSetCpuAffinity(device: Device) { refuse(device, code::SUCCESS) }
+}
+
+/// `nvmlGpuTopologyLevel_t` of two GPUs.
+pub(super) fn ancestor(s: &Session, one: Device, other: Device) -> Result<c_uint, u32> {
+    Ok(if socket(s, one)? == socket(s, other)? {
+        SAME_NODE
+    } else {
+        SYSTEM
+    })
 }
 
 fn pcie(model: &Model) -> bool {
