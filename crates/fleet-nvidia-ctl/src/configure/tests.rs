@@ -636,3 +636,33 @@ fn a_users_engine_reads_the_systems_files_first() {
         "{main}"
     );
 }
+
+/// A file whose writer was interrupted: refused by name and line, or read as what it is; never lost, never a panic.
+#[test]
+fn files_cut_off_anywhere_are_refused_or_kept() {
+    let podman = "[engine]\nruntime_supports_json = [\"crun\", {append = true}]\n[engine.runtimes]\nfleet-nvidia = [\"/usr/bin/fleet-nvidia\"]\n";
+    let crio = "[crio.runtime]\ndefault_runtime = \"crun\"\n[crio.runtime.runtimes.nvidia]\nruntime_path = \"/usr/bin/fleet-nvidia\"\n";
+    let docker = "{\n  \"debug\": true,\n  \"runtimes\": {\"nvidia\": {\"path\": \"/usr/bin/fleet-nvidia\"}}\n}\n";
+    let cases = [
+        ("podman", PODMAN, podman),
+        ("crio", CRIO, crio),
+        ("containerd", "/etc/containerd/config.toml", CRI2),
+        ("docker", DOCKER, docker),
+    ];
+    for (engine, path, text) in cases {
+        for cut in (0..text.len()).step_by(7) {
+            let root = Root::new(&[(path, &text[..cut])]);
+            let before = root.all();
+            match root.configure(&[engine]).0 {
+                Err(err) => {
+                    assert!(err.starts_with(&format!("{path}:")), "{cut}: {err}");
+                    assert_eq!(root.all(), before, "{cut}");
+                }
+                Ok(_) => {
+                    let again = root.configure(&[engine]).1;
+                    assert!(again.starts_with("nothing to do"), "{cut}: {again}");
+                }
+            }
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The safe repairs: each one adds what is missing and changes nothing that is there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use fleet_host::nodes::{self, CharLink, DeviceNode};
@@ -18,8 +18,8 @@ pub(crate) enum Repair {
     Node(DeviceNode),
     /// The CDI spec of the node, as `cdi refresh` writes it: a good one is never lost.
     Spec,
-    /// The entry in an engine's configuration.
-    Configure(Engine),
+    /// The entry in an engine's configuration: the system's, or that of the user whose configuration directory this is.
+    Configure(Engine, Option<PathBuf>),
 }
 
 impl Repair {
@@ -29,7 +29,7 @@ impl Repair {
             Self::CharLink(node) => char_link(files, node),
             Self::Node(node) => device_node(files, node),
             Self::Spec => refresh(files),
-            Self::Configure(engine) => configure(files, *engine),
+            Self::Configure(engine, user) => configure(files, *engine, user.clone()),
         }
     }
 }
@@ -73,8 +73,12 @@ fn refresh(files: &Files) -> Result<String, String> {
     }
 }
 
-fn configure(files: &Files, engine: Engine) -> Result<String, String> {
-    let plan = engine.plan(&Site::of(files, engine));
+fn configure(files: &Files, engine: Engine, user: Option<PathBuf>) -> Result<String, String> {
+    let site = Site {
+        user,
+        ..Site::of(files, engine)
+    };
+    let plan = engine.plan(&site);
     match plan.and_then(|plan| plan.carry_out(files).map(|()| plan)) {
         Ok(plan) => {
             let done: Vec<_> = plan.changes().iter().map(|change| change.done()).collect();

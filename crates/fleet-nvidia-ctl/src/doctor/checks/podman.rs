@@ -35,12 +35,13 @@ fn check(node: &Node<'_>) -> Outcome {
     let mut findings = append_form(node, &chain);
     let names = names(node, &chain, &mut findings);
     if names.is_empty() {
+        let option = if user.is_some() { " --user" } else { "" };
         findings.push(
             Finding::warning(
                 "Podman does not know the runtime by name",
-                format!("{CONFIGURE}; until then give its path to --runtime"),
+                format!("{CONFIGURE}{option}; until then give its path to --runtime"),
             )
-            .with(Repair::Configure(Engine::Podman)),
+            .with(Repair::Configure(Engine::Podman, user)),
         );
         return outcome(findings, "");
     }

@@ -463,6 +463,22 @@ fn podman() {
     finding.repair.unwrap().carry_out(&found.files()).unwrap();
     found.fine("podman", "knows it as fleet-nvidia");
 
+    let mut rootless = Fake::new(&[PODMAN, RUNTIME]);
+    rootless.env.euid = 1001;
+    rootless.env.home = Some("/home/ben".to_owned());
+    let finding = rootless.finds("podman", Warning, "does not know the runtime by name");
+    assert!(finding.hint.contains("configure podman --user"));
+    let done = finding
+        .repair
+        .unwrap()
+        .carry_out(&rootless.files())
+        .unwrap();
+    assert!(
+        done.starts_with("wrote /home/ben/.config/containers/"),
+        "{done}"
+    );
+    rootless.fine("podman", "knows it as fleet-nvidia");
+
     let bad = "/etc/containers/containers.conf";
     Fake::new(&[PODMAN, (bad, "[engine\n")]).finds(
         "podman",
