@@ -412,6 +412,46 @@ fn a_container_gets_its_gpus_from_a_generated_spec() {
     fs::remove_file("/etc/cdi/nvidia.yaml").expect("remove the spec");
 }
 
+/// No CDI spec, a loaded driver whose files come in a container, and an image that asks by its environment.
+#[test]
+fn a_container_without_any_spec() {
+    let test = "a_container_without_any_spec";
+    let driver = "/run/nvidia/driver";
+    drop(fs::remove_dir_all("/etc/cdi"));
+    let simulate = path("FLEET_PROGRAMS").join("fleet-simulate");
+    let mut command = Command::new(simulate);
+    let made = run(command.args(["create", "--machine", "h100x2", "--root", driver]));
+    let script = "set -e; mount -t tmpfs none /proc/driver; mkdir /proc/driver/nvidia; \
+        mount --bind /run/nvidia/driver/proc/driver/nvidia /proc/driver/nvidia";
+    let mounted = run(Command::new("sh").args(["-c", script]));
+    for out in [&made, &mounted] {
+        if out.code != 0 {
+            return skip(test, out.stderr.trim());
+        }
+    }
+    let script = "ls /dev/nvidia*; ls /usr/lib/x86_64-linux-gnu/libcuda.so.1";
+    let mut bundle = Bundle::new(script);
+    let env = bundle.spec["process"]["env"].as_array_mut().expect("env");
+    env.push("NVIDIA_VISIBLE_DEVICES=1".into());
+    let out = bundle.run();
+    drop(run(Command::new("sh").args([
+        "-c",
+        "umount /proc/driver/nvidia; umount /proc/driver",
+    ])));
+    fs::remove_dir_all("/run/nvidia").expect("remove the node");
+    let out = out.ok();
+    let lines: BTreeSet<&str> = out.lines().collect();
+    assert!(
+        lines.contains("/dev/nvidia1") && lines.contains("/dev/nvidiactl"),
+        "{out}"
+    );
+    assert!(!lines.contains("/dev/nvidia0"), "{out}");
+    assert!(
+        lines.contains("/usr/lib/x86_64-linux-gnu/libcuda.so.1"),
+        "{out}"
+    );
+}
+
 #[test]
 fn nodes_and_links_are_made() {
     let Some(node) = Node::new("nodes_and_links_are_made", "h100x2") else {
