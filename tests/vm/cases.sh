@@ -5,7 +5,7 @@ set -u
 here=/opt/fleet
 run_dir=/run/fleet-cases
 pod() { podman --runtime fleet-nvidia "$@"; }
-ann() { (cd / && runuser -u ann -- env XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann "$@"); }
+ann() { (cd / && runuser -u ann -- env -i PATH="$PATH" XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann USER=ann "$@"); }
 apod() { ann podman --runtime fleet-nvidia "$@"; }
 unit_of() { echo "libpod-$(podman inspect --format '{{.Id}}' "$1").scope"; }
 prop() { systemctl show --value -p "$2" "$1"; }
@@ -15,7 +15,8 @@ skip() { echo "$*" > "$run_dir/skip"; exit 77; }
 same() { [ "$1" = "$2" ] || die "${3:-value} is \"$1\", not \"$2\""; }
 has() { case $1 in *"$2"*) ;; *) die "\"$2\" is not in \"$1\"" ;; esac; }
 until_ok() { for _ in $(seq 60); do "$@" >/dev/null 2>&1 && return; sleep 0.5; done; die "waited in vain for: $*"; }
-GPU0=(--device nvidia.com/gpu=0)
+# With the right to make nodes, so that nothing but the device rules is in the way.
+GPU0=(--cap-add MKNOD --device nvidia.com/gpu=0)
 SLEEP=(fleet-glibc sleep 1000)
 
 setup() {
@@ -23,6 +24,12 @@ setup() {
     rm -rf /run/sim-node
     "$here/fleet-simulate" create --machine h100x2 --root /opt/node --cdi /etc/cdi/nvidia.yaml
     chmod 755 /opt/node
+    # Where a driver's are, at every boot: rootless containers bind them from there.
+    local node
+    for node in /opt/node/dev/nvidia*; do
+        stat -c "c+ /dev/$(basename "$node") 0666 root root - %Hr:%Lr" "$node"
+    done > /etc/tmpfiles.d/nodes.conf
+    systemd-tmpfiles --create /etc/tmpfiles.d/nodes.conf
     for image in busybox glibc; do
         podman image exists fleet-$image || podman import -q $here/$image.tar fleet-$image >/dev/null
         apod image exists fleet-$image || ann podman import -q $here/$image.tar fleet-$image >/dev/null
@@ -79,10 +86,10 @@ case_daemon_reload() {
 }
 case_device_isolation() {
     start iso0 "${GPU0[@]}" "${SLEEP[@]}"
-    start iso1 --device nvidia.com/gpu=1 "${SLEEP[@]}"
+    start iso1 --cap-add MKNOD --device nvidia.com/gpu=1 "${SLEEP[@]}"
     isolated iso0
     same "$(podman exec iso1 sh -c 'true </dev/nvidia1 && echo own')" own "GPU 1"
-    same "$(pod run --rm fleet-busybox sh -c "$(other_gpu)")" "not permitted" "GPU 1 without any"
+    same "$(pod run --rm --cap-add MKNOD fleet-busybox sh -c "$(other_gpu)")" "not permitted" "GPU 1 without any"
     # Every access that a container has by default, and a privileged one.
     pod run --rm fleet-busybox sh -c 'echo >/dev/null && head -c 1 /dev/zero >/dev/null && head -c 1 /dev/urandom >/dev/null && true </dev/tty0' 2>/dev/null && die "tty0 opened"
     pod run --rm --privileged fleet-busybox sh -c 'mknod /x c 1 11 && true </x'
@@ -250,6 +257,7 @@ case_quadlet() {
 [Container]
 Image=localhost/fleet-glibc
 AddDevice=nvidia.com/gpu=0
+AddCapability=MKNOD
 Exec=sh -c "nvidia-smi -L; exec sleep 1000"
 GlobalArgs=--runtime fleet-nvidia
 PodmanArgs=--memory 100m
@@ -350,7 +358,7 @@ WantedBy=default.target
 Q
     ann systemctl --user daemon-reload
     ann systemctl --user start mine.service || die "$(journalctl _UID=1000 --no-pager | tail -n 5)"
-    until_ok sh -c 'cd / && runuser -u ann -- env XDG_RUNTIME_DIR=/run/user/1000 podman logs systemd-mine | grep "GPU 0"'
+    until_ok sh -c 'cd / && runuser -u ann -- env -i PATH=$PATH HOME=/home/ann XDG_RUNTIME_DIR=/run/user/1000 podman logs systemd-mine | grep "GPU 0"'
     ann systemctl --user stop mine.service
 }
 case_keep_for_reboot() {
@@ -377,7 +385,7 @@ case_reboot_restarts() {
     isolated plain
     until_ok systemctl is-active gpu.service
     isolated systemd-gpu
-    until_ok sh -c 'cd / && runuser -u ann -- env XDG_RUNTIME_DIR=/run/user/1000 podman ps --format "{{.Names}}" | grep -x systemd-mine'
+    until_ok sh -c 'cd / && runuser -u ann -- env -i PATH=$PATH HOME=/home/ann XDG_RUNTIME_DIR=/run/user/1000 podman ps --format "{{.Names}}" | grep -x systemd-mine'
     podman rm -f -t 0 always plain >/dev/null
 }
 
