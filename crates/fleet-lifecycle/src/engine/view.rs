@@ -5,7 +5,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -144,8 +144,26 @@ fn mounts(full: &Value, here: Circumstances<'_>, layout: &mut Layout) -> Result<
     if layout.own_dev {
         withheld.push("/dev".to_owned());
     }
-    for mount in all {
+    let files =
+        !spec::text(full, "/linux/rootfsPropagation").is_some_and(|p| p.ends_with("shared"));
+    for (index, mount) in all.iter().enumerate() {
         let to = destination(mount);
+        let last = all
+            .iter()
+            .skip(index + 1)
+            .all(|m| !is_below(&to, &destination(m)));
+        if files
+            && last
+            && layout.late.len() < MOST_FILES
+            && let Some(source) = file(mount, &to, here.bundle)
+        {
+            layout.late.push(LateMount::file(
+                &source,
+                &to,
+                &spec::strings(mount, "/options"),
+            )?);
+            continue;
+        }
         let below = withheld.iter().any(|above| is_below(&to, above));
         if (below && mount["type"] != "cgroup")
             || (is_bind(mount) && late(mount, &to, here, mapped))
@@ -171,6 +189,31 @@ fn late(mount: &Value, to: &str, here: Circumstances<'_>, mapped: bool) -> bool 
         .bundle
         .join(mount["source"].as_str().unwrap_or_default());
     crate::idmap::asked(mount) || (mapped && !open_to_all(&source)) || dangling(here.rootfs, to)
+}
+
+/// Each takes a descriptor until it is mounted; the limit of those is often 1024.
+const MOST_FILES: usize = 400;
+
+/// Options of a file's bind that one call can set.
+const FILE_OPTIONS: [&str; 10] = [
+    "bind", "rbind", "ro", "nosuid", "nodev", "noexec", "private", "rprivate", "z", "Z",
+];
+
+/// The source of a bind mount of a file that may wait for the tail: what the library makes afterwards is not covered
+/// by it, and masks nothing.
+fn file(mount: &Value, to: &str, bundle: &Path) -> Option<PathBuf> {
+    let plain = options(mount).iter().all(|o| FILE_OPTIONS.contains(o));
+    let special = ["/proc", "/sys", "/dev"]
+        .iter()
+        .any(|dir| is_below(to, dir));
+    if !is_bind(mount) || !plain || special || crate::idmap::asked(mount) {
+        return None;
+    }
+    let source = bundle.join(mount["source"].as_str().filter(|s| !s.is_empty())?);
+    source
+        .metadata()
+        .is_ok_and(|meta| !meta.is_dir())
+        .then_some(source)
 }
 
 fn is_below(path: &str, above: &str) -> bool {
@@ -386,6 +429,27 @@ mod tests {
             .collect();
         assert_eq!(kept, [json!("/dev"), json!("/proc")]);
         assert_eq!(got.spec["mounts"][1]["source"], "proc");
+    }
+
+    #[test]
+    fn files_are_bound_late_unless_something_covers_them() {
+        let bind = |source: &str, to: &str, options: &[&str]| json!({"destination": to, "type": "bind", "source": source, "options": options});
+        let got = view(json!([
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+            bind("/etc/passwd", "/a/file", &["ro", "rbind", "rprivate"]),
+            bind("/etc", "/b", &["rbind"]),
+            bind("/etc/passwd", "/b/file", &["rbind", "rw"]),
+            bind("/etc/passwd", "/c/covered", &["rbind"]),
+            {"destination": "/c", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+            bind("/etc/passwd", "/dev/file", &["rbind"]),
+        ]));
+        assert_eq!(got.layout.late.len(), 1);
+        let kept = got.spec["mounts"].as_array().unwrap().iter();
+        let kept: Vec<_> = kept.map(|m| m["destination"].as_str().unwrap()).collect();
+        assert_eq!(
+            kept,
+            ["/dev", "/b", "/b/file", "/c/covered", "/c", "/dev/file"]
+        );
     }
 
     #[test]

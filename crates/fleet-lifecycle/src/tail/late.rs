@@ -3,9 +3,10 @@
 //! A bind is a detached copy of the host's mount, taken and dressed by the caller: with the caller's rights, so that
 //! neither the directories above the source nor the id map of the container matter (libcontainer 0.7: L8, L9).
 
+use std::ffi::CString;
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
@@ -14,7 +15,7 @@ use serde_json::Value;
 use super::mounts::{Fixup, c_path, make_target};
 use crate::engine::view::clean;
 use crate::error::{Context, Error, Result};
-use crate::sys::mount::{Attributes, attach_tree, attr, clone_tree, set_attributes};
+use crate::sys::mount::{Attributes, attach_tree, attr, clone_tree, open_in_root, set_attributes};
 use crate::{idmap, mount_options, spec};
 
 #[derive(Debug)]
@@ -69,6 +70,33 @@ impl LateMount {
         })
     }
 
+    /// A bind of one file, which nothing can be mounted below. Files are many with a GPU, one for each library of its
+    /// driver, and cost a fraction of what they cost the library.
+    ///
+    /// # Errors
+    /// The source, when it cannot be opened, or a flag that it does not take.
+    pub fn file(source: &Path, destination: &str, options: &[String]) -> Result<Self> {
+        let failed = || format!("mount `{}` on `{destination}`", source.display());
+        let text = source.to_str().ok_or_else(|| {
+            Error::Invalid(format!("mount `{destination}`: its source is not UTF-8"))
+        })?;
+        let tree = clone_tree(&c_path(text)?, false).op(failed)?;
+        let what = Attributes {
+            set: mount_options::changes(options)
+                .iter()
+                .fold(0, |all, change| all | change.set),
+            // The copy is a peer of the host's mount.
+            propagation: MsFlags::MS_PRIVATE.bits(),
+            ..Attributes::default()
+        };
+        set_attributes(tree.as_fd(), what).op(|| format!("set flags of mount `{destination}`"))?;
+        Ok(Self {
+            destination: destination.to_owned(),
+            source: Source::Tree(tree, false),
+            fixup: Fixup::new(destination),
+        })
+    }
+
     /// An empty read-only directory where a file system cannot be shown.
     #[must_use]
     pub fn empty_tmpfs(destination: &str) -> Self {
@@ -85,12 +113,7 @@ impl LateMount {
         let failed = || format!("mount on `{}`", self.destination);
         match &self.source {
             Source::Tree(tree, directory) => {
-                make_target(&self.destination, *directory).op(failed)?;
-                let target = fs::OpenOptions::new()
-                    .read(true)
-                    .custom_flags(libc::O_PATH)
-                    .open(&self.destination)
-                    .op(failed)?;
+                let target = open_target(&self.destination, *directory).op(failed)?;
                 attach_tree(tree.as_fd(), target.as_fd()).op(failed)?;
             }
             Source::FileSystem(kind, flags, data) => {
@@ -110,6 +133,20 @@ impl LateMount {
         } else {
             Ok(())
         }
+    }
+}
+
+/// What is mounted over, made if it is missing.
+fn open_target(path: &str, directory: bool) -> io::Result<OwnedFd> {
+    let root = fs::File::open("/")?;
+    let name = CString::new(path)?;
+    let open = || open_in_root(root.as_fd(), &name, libc::O_PATH);
+    match open() {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            make_target(path, directory)?;
+            open()
+        }
+        other => other,
     }
 }
 
