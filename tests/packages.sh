@@ -60,6 +60,9 @@ for suite in bookworm ${all:+trixie}; do
 done
 [ -n "$all" ] || exit 0
 
+"$TOP/tests/packages/kubernetes.sh" "$STATE"
+say "the Kubernetes manifests follow the schemas"
+
 # The units among those of the machine's own systemd.
 units=$STATE/units
 rm -rf "$units"
