@@ -12,7 +12,7 @@ if [ -e /proc/driver/nvidia/version ]; then
     }
 else
     echo "no NVIDIA driver here: a node with two H100 is simulated"
-    "$PROGRAMS/fleet-simulate" create --machine h100x2 --root "$TOP/.state/node" --cdi /etc/cdi/nvidia.yaml
+    "$PROGRAMS/fleet-simulate" create --quiet --machine h100x2 --root "$TOP/.state/node" --cdi /etc/cdi/nvidia.yaml
 fi
 podman image exists fleet-demo || podman import -q "$TOP/.state/images/glibc.tar" fleet-demo >/dev/null
 set -x

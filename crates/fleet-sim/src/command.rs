@@ -172,7 +172,7 @@ fn usage(root: &Path, platform: Platform) -> String {
     format!(
         "the node is below {root}\n{look}\
          as a host:    fleet-nvidia-ctl --root-dir {root} …\n\
-         as drivers:   nvidia-ctk cdi generate --driver-root {root}\n\
+         as drivers:   fleet-nvidia-ctl cdi generate --driver-root {root}\n\
          remove it:    fleet-nvidia-ctl simulate remove {root}\n"
     )
 }

@@ -15,6 +15,14 @@ const MOST_CHANNELS: u32 = 2048;
 /// Largest number of `NVSwitch` chips.
 const MOST_SWITCHES: u32 = 16;
 
+/// Longest product name that leaves room for a MIG suffix (`NVML_DEVICE_NAME_V2_BUFFER_SIZE`), and serial number
+/// (`NVML_DEVICE_SERIAL_BUFFER_SIZE`).
+const MOST_NAME: usize = 64;
+const MOST_SERIAL: usize = 29;
+/// Hotter than any, and larger: 16 TiB.
+const MOST_DEGREES: u32 = 200;
+const MOST_MIB: u64 = 1 << 24;
+
 /// Bus numbers of an eight-GPU board.
 const EIGHT: [&str; 8] = ["17", "2a", "3d", "5d", "9a", "ab", "ba", "db"];
 /// Bus numbers of a sixteen-GPU board.
@@ -143,7 +151,8 @@ impl Description {
     }
 
     fn check_counts(&self) -> Result<(), String> {
-        let gpus: usize = self.gpu.iter().map(|gpu| gpu.count).sum();
+        let counts = self.gpu.iter().map(|gpu| gpu.count);
+        let gpus = counts.fold(0_usize, usize::saturating_add);
         if gpus > MOST_GPUS {
             return Err(format!(
                 "{gpus} GPUs are too many; hint: {MOST_GPUS} at most"
@@ -243,6 +252,7 @@ impl GpuDescription {
                 "PCI address `{bus_id}` or minor {minor} cannot be; hint: 0000:17:00.0"
             ));
         }
+        self.check_limits()?;
         let uuid_of_gpu = self.uuid.clone().unwrap_or_else(|| gpu_uuid(model, minor));
         if !uuid_of_gpu.starts_with("GPU-") || !is_plain(&uuid_of_gpu) {
             return Err(format!("`{uuid_of_gpu}` is no GPU UUID; hint: GPU-…"));
@@ -269,6 +279,25 @@ impl GpuDescription {
             drm: drm.then(|| drm_nodes(n)),
             fault: self.fault,
         })
+    }
+
+    /// What NVML has room for, and numbers that a GPU can have.
+    fn check_limits(&self) -> Result<(), String> {
+        let fits = |text: &Option<String>, most: usize| {
+            text.as_ref()
+                .is_none_or(|text| text.len() <= most && !text.chars().any(char::is_control))
+        };
+        if !fits(&self.name, MOST_NAME) || !fits(&self.serial, MOST_SERIAL) {
+            return Err(format!(
+                "name or serial is too long or holds control characters; hint: {MOST_NAME} and {MOST_SERIAL} bytes at most"
+            ));
+        }
+        if self.temperature > Some(MOST_DEGREES) || self.memory_mib > Some(MOST_MIB) {
+            return Err(format!(
+                "no GPU has that temperature or memory; hint: {MOST_DEGREES} degrees and {MOST_MIB} MiB at most"
+            ));
+        }
+        Ok(())
     }
 
     fn instances(
@@ -438,6 +467,22 @@ mod tests {
             ),
             ("init-error = \"tired\"", "no init-error"),
             ("imex-channels = 5000", "at most"),
+            (
+                "[[gpu]]\nmodel = \"h100\"\ncount = 9223372036854775807\n[[gpu]]\nmodel = \"h100\"\ncount = 9223372036854775807\n[[gpu]]\nmodel = \"h100\"\ncount = 9",
+                "too many",
+            ),
+            (
+                "[[gpu]]\nmodel = \"h100\"\ntemperature = 4294967295",
+                "no GPU has",
+            ),
+            (
+                "[[gpu]]\nmodel = \"h100\"\nmemory-mib = 9223372036854775807",
+                "no GPU has",
+            ),
+            (
+                "[[gpu]]\nmodel = \"h100\"\nname = \"a\\nb\"",
+                "control characters",
+            ),
         ] {
             let err = made(text).unwrap_err();
             assert!(err.contains(word), "{text}: {err}");

@@ -96,9 +96,10 @@ fn value(device: Device, field: c_uint, scope: c_uint) -> Result<(c_uint, c_ulon
                 {
                     (LONG, 0)
                 }
-                id::NVML_FI_DEV_MEMORY_TEMP if model.bus_width >= 4096 => {
-                    (UNSIGNED, (gpu.temperature + power::MEMORY_WARMER).into())
-                }
+                id::NVML_FI_DEV_MEMORY_TEMP if model.bus_width >= 4096 => (
+                    UNSIGNED,
+                    gpu.temperature.saturating_add(power::MEMORY_WARMER).into(),
+                ),
                 id::NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION => {
                     (LONG, c_ulonglong::from(gpu.power_milliwatts) * 86_400)
                 }
