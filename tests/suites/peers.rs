@@ -438,6 +438,11 @@ fn the_cgroup_is_named_after_the_container() {
 
 /// What an agent of `SCMP_ACT_NOTIFY` is sent: one message with one descriptor.
 fn receive(listener: &UnixListener) -> (serde_json::Value, RawFd) {
+    let (text, fd) = receive_text(listener);
+    (serde_json::from_slice(&text).expect("JSON"), fd)
+}
+
+fn receive_text(listener: &UnixListener) -> (Vec<u8>, RawFd) {
     let (connection, _) = listener.accept().expect("accept");
     let mut text = [0; 4096];
     let mut room = nix::cmsg_space!(RawFd);
@@ -454,10 +459,7 @@ fn receive(listener: &UnixListener) -> (serde_json::Value, RawFd) {
         panic!("no descriptor: {rights:?}");
     };
     let length = message.bytes;
-    (
-        serde_json::from_slice(&text[..length]).expect("JSON"),
-        fds[0],
-    )
+    (text[..length].to_vec(), fds[0])
 }
 
 fn agent(bundle: &Bundle) -> (UnixListener, serde_json::Value) {
@@ -563,4 +565,48 @@ fn newer_system_calls_are_not_implemented() {
         .set("/linux/seccomp", profile)
         .set("/process/args", json!(["/call"]));
     assert_eq!(bundle.run().ok(), "38 1\n");
+}
+
+#[test]
+fn pidfd_socket() {
+    if not_for_peers("pidfd_socket") {
+        return;
+    }
+    let bundle = Bundle::new("sleep 100");
+    let path = bundle.dir.join("pidfd");
+    let listener = UnixListener::bind(&path).expect("bind");
+    let socket = path.to_str().expect("text");
+    let pid_of = |fd: RawFd| {
+        let text = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("fdinfo");
+        nix::unistd::close(fd).expect("close");
+        field(&text, "Pid:")
+    };
+    // The connection waits in the listener's queue.
+    bundle
+        .make("run", &["-d", "--pidfd-socket", socket])
+        .silent();
+    let (text, fd) = receive_text(&listener);
+    assert_eq!(text, b"pidfd");
+    assert_eq!(
+        pid_of(fd),
+        bundle.runtime.state(&bundle.id)["pid"].to_string()
+    );
+    let file = bundle.dir.join("pid");
+    let options = [
+        "-d",
+        "--pid-file",
+        file.to_str().expect("text"),
+        "--pidfd-socket",
+        socket,
+    ];
+    bundle.exec(&options, &["sleep", "100"]).silent();
+    let (_, fd) = receive_text(&listener);
+    assert_eq!(pid_of(fd), fs::read_to_string(&file).expect("read"));
+    let other = Bundle::new("true");
+    drop(
+        other
+            .make("create", &["--pidfd-socket", "/run/nobody"])
+            .fails("pidfd socket"),
+    );
+    assert_nothing_left(&other);
 }

@@ -15,13 +15,21 @@ const MAX: usize = 107;
 /// # Errors
 /// The path, when nobody listens there.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
-    let failed = || format!("connect to console socket `{}`", path.display());
+    connect_to("console socket", path)
+}
+
+/// [`connect`] for another socket of the engine's; `what` names it in errors.
+///
+/// # Errors
+/// The path, when nobody listens there.
+pub fn connect_to(what: &str, path: &Path) -> Result<OwnedFd> {
+    let failed = || format!("connect to {what} `{}`", path.display());
     if path.as_os_str().len() <= MAX {
         return Ok(UnixStream::connect(path).op(failed)?.into());
     }
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::Invalid(format!(
-            "console socket `{}` is not a path of a socket",
+            "{what} `{}` is not a path of a socket",
             path.display()
         )));
     };

@@ -26,6 +26,7 @@ mod mount_options;
 mod oom;
 pub mod pause;
 pub mod pidfd;
+pub mod pidfd_socket;
 pub mod preserve;
 pub mod program;
 mod program_plan;

@@ -131,6 +131,9 @@ pub(crate) struct Making {
     /// Unix socket that receives the terminal
     #[arg(long, value_name = "SOCKET")]
     pub(crate) console_socket: Option<PathBuf>,
+    /// Unix socket that receives a descriptor of the process
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// File that receives the pid
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
@@ -197,6 +200,9 @@ pub(crate) struct Exec {
     /// Do not wait for the process
     #[arg(long, short = 'd')]
     pub(crate) detach: bool,
+    /// Unix socket that receives a descriptor of the process
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// File that receives the pid
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use fleet_lifecycle::cgroup::Driver;
 use fleet_lifecycle::create::CreateRequest;
+use fleet_lifecycle::pidfd_socket::PidfdSocket;
 use fleet_lifecycle::record::Container;
 use fleet_lifecycle::sys::process;
 use fleet_lifecycle::{Error, console_socket, hooks, preserve, selfexe, spec};
@@ -29,6 +30,7 @@ pub(super) fn make(
     id: &str,
     console: Option<OwnedFd>,
 ) -> Result<Container, Error> {
+    let pidfd = pidfd_socket(args.pidfd_socket.as_deref())?;
     let bundle = bundle(&args.bundle)?;
     let mut spec = spec::load(&bundle.join(&args.config))?;
     // Before any file of ours is read: a spec that cannot run is refused for that reason.
@@ -59,6 +61,12 @@ pub(super) fn make(
         hook_environment,
     })?;
     audit::created(context, &container, trail.as_ref(), &injected)?;
+    if let Some(socket) = pidfd {
+        // Nobody would learn of a container whose creation is reported as failed.
+        socket.send(container.record.pid).inspect_err(|_| {
+            drop(fleet_lifecycle::delete::delete(&context.root, id, true));
+        })?;
+    }
     Ok(container)
 }
 
@@ -73,6 +81,10 @@ pub(super) fn protect() -> Result<(), Error> {
 
 pub(super) fn connect(path: Option<&Path>) -> Result<Option<OwnedFd>, Error> {
     path.map(console_socket::connect).transpose()
+}
+
+pub(super) fn pidfd_socket(path: Option<&Path>) -> Result<Option<PidfdSocket>, Error> {
+    path.map(PidfdSocket::connect).transpose()
 }
 
 fn bundle(given: &Path) -> Result<PathBuf, Error> {

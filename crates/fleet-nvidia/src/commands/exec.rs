@@ -54,7 +54,10 @@ pub(super) fn exec(context: &Context, args: &Exec) -> Result<Done, Error> {
         ignore_paused: args.ignore_paused,
         sub_cgroups: args.cgroup.clone(),
     };
+    let pidfd = create::pidfd_socket(args.pidfd_socket.as_deref())?;
     let pid = fleet_lifecycle::exec::exec(&container, &request)?;
+    // It is our child, and not waited for yet.
+    pidfd.map_or(Ok(()), |socket| socket.send(pid))?;
     let Some(signals) = signals else {
         return Ok(Done::Silent);
     };
