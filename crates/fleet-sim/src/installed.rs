@@ -146,10 +146,9 @@ fn listing(dir: &Path) -> Result<Vec<(String, PathBuf)>, SimError> {
     Ok(out)
 }
 
-/// What a full package of the 550 series installs.
-fn native(version: &str) -> Installed {
-    let mut out = Installed::default();
-    for (target, name) in [
+/// Links of a generated spec that belong to no one library.
+fn first_links(version: &str) -> Vec<(String, String)> {
+    [
         ("libcuda.so.1".to_owned(), "libcuda.so"),
         (
             format!("libGLX_nvidia.so.{version}"),
@@ -159,9 +158,17 @@ fn native(version: &str) -> Installed {
             "libnvidia-opticalflow.so.1".to_owned(),
             "libnvidia-opticalflow.so",
         ),
-    ] {
-        out.links.push((target, name.to_owned()));
-    }
+    ]
+    .map(|(target, name)| (target, name.to_owned()))
+    .to_vec()
+}
+
+/// What a full package of the 550 series installs.
+fn native(version: &str) -> Installed {
+    let mut out = Installed {
+        links: first_links(version),
+        ..Installed::default()
+    };
     for library in DRIVER {
         let file = format!("{}.so.{version}", library.name);
         let soname = match library.soname {

@@ -243,20 +243,8 @@ impl GpuDescription {
     fn resolve(&self, n: u32, bus: &str, drm: bool) -> Result<Gpu, String> {
         let model = model(&self.model).ok_or_else(|| no_model(&self.model))?;
         let minor = self.minor.unwrap_or(n);
-        let bus_id = self
-            .bus_id
-            .clone()
-            .unwrap_or_else(|| format!("0000:{bus}:00.0"));
-        if !is_bus_id(&bus_id) || minor > 254 {
-            return Err(format!(
-                "PCI address `{bus_id}` or minor {minor} cannot be; hint: 0000:17:00.0"
-            ));
-        }
         self.check_limits()?;
-        let uuid_of_gpu = self.uuid.clone().unwrap_or_else(|| gpu_uuid(model, minor));
-        if !uuid_of_gpu.starts_with("GPU-") || !is_plain(&uuid_of_gpu) {
-            return Err(format!("`{uuid_of_gpu}` is no GPU UUID; hint: GPU-…"));
-        }
+        let (bus_id, uuid_of_gpu) = self.identity(model, minor, bus)?;
         Ok(Gpu {
             mig: self.instances(model, minor, &uuid_of_gpu)?,
             uuid: uuid_of_gpu,
@@ -279,6 +267,24 @@ impl GpuDescription {
             drm: drm.then(|| drm_nodes(n)),
             fault: self.fault,
         })
+    }
+
+    /// PCI address and UUID.
+    fn identity(&self, model: &Model, minor: u32, bus: &str) -> Result<(String, String), String> {
+        let bus_id = self
+            .bus_id
+            .clone()
+            .unwrap_or_else(|| format!("0000:{bus}:00.0"));
+        if !is_bus_id(&bus_id) || minor > 254 {
+            return Err(format!(
+                "PCI address `{bus_id}` or minor {minor} cannot be; hint: 0000:17:00.0"
+            ));
+        }
+        let uuid_of_gpu = self.uuid.clone().unwrap_or_else(|| gpu_uuid(model, minor));
+        if !uuid_of_gpu.starts_with("GPU-") || !is_plain(&uuid_of_gpu) {
+            return Err(format!("`{uuid_of_gpu}` is no GPU UUID; hint: GPU-…"));
+        }
+        Ok((bus_id, uuid_of_gpu))
     }
 
     /// What NVML has room for, and numbers that a GPU can have.
