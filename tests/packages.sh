@@ -1,6 +1,6 @@
 #!/bin/bash
 # packages.sh [all] DIR: builds the packages in $PROGRAMS (the programs) and DIR (made by packaging/generate), twice, and installs,
-# uses, upgrades and removes the deb in a fresh Debian 12. "all" adds Debian 13, the rpm, lintian and rpmlint.
+# uses, upgrades and removes the deb in a fresh Debian 12; brings up services by podman-compose. "all" adds Debian 13, the rpm, lintian and rpmlint.
 #   STATE     where root file systems are kept between runs
 #   SIMULATE  directory of fleet-simulate
 set -euo pipefail
@@ -40,7 +40,7 @@ build() {
     [ -z "$all" ] || "$TOP/packaging/rpm/build" "$out" >/dev/null
 }
 
-need mmdebstrap dpkg-dev xz-utils ${all:+rpm rpmlint lintian systemd}
+need mmdebstrap dpkg-dev xz-utils podman-compose iptables ${all:+rpm rpmlint lintian systemd}
 mkdir -p "$STATE"
 build packages
 sleep 1
@@ -58,6 +58,9 @@ for suite in bookworm ${all:+trixie}; do
     "$TOP/tests/isolate" "$TOP/tests/packages/deb.sh" "$STATE/roots/$suite" "$STATE" "$SIMULATE"
     say "$suite: installed, used, upgraded under a running container, purged"
 done
+# A network of its own: Podman makes a bridge.
+"$TOP/tests/isolate" unshare --net "$TOP/tests/packages/compose.sh" "$STATE" "$PROGRAMS/fleet-nvidia" "$SIMULATE"
+say "podman-compose: a GPU service and one without"
 [ -n "$all" ] || exit 0
 
 "$TOP/tests/packages/kubernetes.sh" "$STATE"

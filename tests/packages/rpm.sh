@@ -16,5 +16,5 @@ for script in POSTIN PREUN POSTUN; do
     rpm -qp --qf "%{$script}\n" "$package" | sh -n
 done
 rpm "${options[@]}" -e fleet-nvidia
-left=$(find "$root" ! -type d ! -path "$root/var/lib/rpm/*" ! -path "$root/usr/lib/sysimage/*")
+left=$(find "$root" ! -type d ! -path "$root/var/lib/rpm/*" ! -path "$root/usr/lib/sysimage/*" ! -path "$root/root/.rpmdb/*")
 [ -z "$left" ] || { echo "rpm: left after removal: $left" >&2; exit 1; }
