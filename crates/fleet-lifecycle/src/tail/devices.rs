@@ -228,9 +228,13 @@ fn open_host(host_path: &str, path: &str) -> Result<OwnedFd> {
     let c_path = CString::new(host_path)
         .map_err(|_| Error::Invalid(format!("device `{path}`: NUL in host path")))?;
     let tree = clone_tree(&c_path, false).map_err(|err| {
+        // Engines take the C library's words for a missing program of the user's.
+        let cause = match err.kind() {
+            io::ErrorKind::NotFound => "it is missing (ENOENT)".to_owned(),
+            _ => crate::error::errno_text(&err).to_lowercase(),
+        };
         Error::Setup(format!(
-            "bind device `{path}` from `{host_path}`: {}; hint: inside a user namespace a device must exist on the host",
-            crate::error::errno_text(&err).to_lowercase()
+            "bind device `{path}` from `{host_path}`: {cause}; hint: inside a user namespace a device must exist on the host"
         ))
     })?;
     set_attributes(
