@@ -332,6 +332,15 @@ mod tests {
 
     use super::*;
 
+    /// Podman's `run` takes these words for a command that is not there, and ends with 127.
+    #[test]
+    fn a_missing_device_does_not_read_like_a_missing_command() {
+        let err = open_host("/nonexistent/nvidia0", "/dev/nvidia0").unwrap_err();
+        let text = err.to_string();
+        assert!(text.contains("/nonexistent/nvidia0"), "{text}");
+        assert!(!text.to_lowercase().contains("no such file"), "{text}");
+    }
+
     #[test]
     fn entries_are_checked() {
         let good = json!({"path": "/dev//nvidia0/", "type": "c", "major": 195, "minor": 0, "fileMode": 438});
