@@ -836,6 +836,39 @@ fn init_reaps_and_passes_signals_on() {
     drop(podman(&["rm", &name]).ok());
 }
 
+/// Podman chooses the ids; the device nodes of the GPU must be usable all the same.
+#[test]
+fn a_user_namespace_of_podmans_choice() {
+    if !node("a_user_namespace_of_podmans_choice") {
+        return;
+    }
+    // The isolated run's own copies.
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        let mut text = fs::read_to_string(file).unwrap_or_default();
+        if !text.contains("containers:") {
+            text.push_str("containers:2147483647:2147483648\n");
+            fs::write(file, text).expect("write sub-ids");
+        }
+    }
+    for request in [
+        "--device=nvidia.com/gpu=0",
+        "--env=NVIDIA_VISIBLE_DEVICES=0",
+    ] {
+        let args = [
+            "run",
+            "--rm",
+            "--userns=auto",
+            request,
+            "fleet-glibc",
+            "sh",
+            "-c",
+        ];
+        let script = "grep -q '^ *0 *0 ' /proc/self/uid_map || echo mapped; nvidia-smi -L | wc -l";
+        let text = podman(&[&args[..], &[script]].concat()).ok();
+        assert_eq!(text, "mapped\n1\n", "{request}");
+    }
+}
+
 #[test]
 fn a_shared_user_namespace() {
     let first = Service::new(&["--uidmap", "0:100000:65536"], "fleet-busybox");
