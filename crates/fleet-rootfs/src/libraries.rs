@@ -372,6 +372,11 @@ impl<'a> Scan<'a> {
             Some(_) => self.directory.replace_link(name, soname),
             None => self.directory.make_link(name, soname),
         };
+        let made = match made {
+            // Made since the directory was listed, by another container that starts in the same tree.
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => self.met(soname, name),
+            made => made,
+        };
         match made {
             Ok(()) => {
                 let (kind, state) = (FileType::Symlink, State::New);
@@ -385,6 +390,14 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// Takes over a link that appeared beside us, or sets it right; a file of that name stays.
+    fn met(&self, soname: &str, name: &str) -> io::Result<()> {
+        if self.same(soname, name) || self.directory.kind(soname)? != Some(FileType::Symlink) {
+            return Ok(());
+        }
+        self.directory.replace_link(name, soname)
+    }
+
     fn same(&self, soname: &str, name: &str) -> bool {
         if self.directory.read_link(soname).ok().flatten().as_deref() == Some(name) {
             return true;
@@ -395,6 +408,36 @@ impl<'a> Scan<'a> {
         ) {
             (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::elf::tests::image;
+    use crate::root::tests::Tree;
+
+    /// Two containers that start in one tree: a link that the other made after our listing is as good as our own.
+    #[test]
+    fn a_link_that_appears_beside_the_scan() {
+        for (met, left) in [
+            ("libcuda.so.550.1", "libcuda.so.550.1"),
+            ("libcuda.so.470.1", "libcuda.so.550.1"),
+        ] {
+            let tree = Tree::new("scan-race");
+            tree.write("lib/libcuda.so.550.1", image(true, 62, "libcuda.so.1"));
+            let root = tree.root();
+            let (scan, _) = Scan::new(&root, "/lib").unwrap();
+            symlink(met, tree.path.join("lib/libcuda.so.1")).unwrap();
+            let done = scan.finish(Links::Make(&HashSet::new()));
+            assert!(done.unlinked.is_none(), "{:?}", done.unlinked);
+            let paths: Vec<_> = done.found.iter().map(|found| &found.path).collect();
+            assert_eq!(paths, ["/lib/libcuda.so.1"]);
+            let text = std::fs::read_link(tree.path.join("lib/libcuda.so.1")).unwrap();
+            assert_eq!(text.to_str(), Some(left));
         }
     }
 }
