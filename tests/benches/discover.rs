@@ -3,12 +3,14 @@
 //! `make bench` runs it on the simulated node with eight GPUs that it has made. Nothing here passes or fails.
 #![allow(clippy::expect_used, clippy::print_stdout)]
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fleet_discover::Live;
-use fleet_host::Host;
+use fleet_host::{Host, Store};
 
 const ROUNDS: usize = 200;
 
@@ -27,6 +29,7 @@ fn main() {
     row("without NVML, first time", &[timed(rebuild)]);
     let times: Vec<_> = (0..ROUNDS).map(|_| timed(rebuild)).collect();
     row("without NVML, again", &times);
+    kept(&node);
     let Some(ctl) = std::env::var_os("FLEET_CTL") else {
         return;
     };
@@ -44,6 +47,29 @@ fn main() {
             &times,
         );
     }
+}
+
+/// As the runtime does it: what was made is kept, and taken again while the machine is the same.
+fn kept(node: &Path) {
+    let dir = PathBuf::from("/run/bench-cache");
+    drop(fs::remove_dir_all(&dir));
+    fs::create_dir_all(&dir).expect("make a directory for the cache");
+    let owner = fs::metadata(&dir).expect("look at it").uid();
+    let live = Live::new(node).keeping(Some(Store::below(&dir, owner)));
+    let rebuild = || drop(live.rebuild("nvidia.com/gpu").expect("the node has GPUs"));
+    // What has just changed is not kept.
+    std::thread::sleep(Duration::from_secs(2));
+    row("kept, first time", &[timed(rebuild)]);
+    let kept = dir.join("fleet-nvidia-cache/nvidia.com-gpu.json");
+    assert!(kept.is_file(), "nothing was kept");
+    let times: Vec<_> = (0..ROUNDS).map(|_| timed(rebuild)).collect();
+    row("kept, again", &times);
+    let forgotten = || {
+        fs::remove_file(&kept).expect("remove what was kept");
+        timed(rebuild)
+    };
+    let times: Vec<_> = (0..ROUNDS).map(|_| forgotten()).collect();
+    row("kept anew", &times);
 }
 
 fn timed(what: impl Fn()) -> Duration {

@@ -3,10 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use fleet_cdi::{Spec, read_spec};
+use fleet_discover::Live;
+use fleet_host::{Host, Store};
 use fleet_tests::{Bundle, Output, path, run, skip, unique};
 
 /// A simulated node in a directory of its own; nothing, loudly, where it cannot be made.
@@ -433,13 +437,25 @@ fn a_container_without_any_spec() {
     let mut bundle = Bundle::new(script);
     let env = bundle.spec["process"]["env"].as_array_mut().expect("env");
     env.push("NVIDIA_VISIBLE_DEVICES=1".into());
-    let out = bundle.run();
+    let mut out = bundle.run();
+    // What was just made is not kept, since it may still change within one tick of the clock.
+    let kept = Path::new("/run/fleet-nvidia-cache/nvidia.com-gpu.json");
+    for _ in 0..5 {
+        if out.code == 0 && !kept.is_file() {
+            std::thread::sleep(Duration::from_millis(1100));
+            out = bundle.run();
+        }
+    }
+    let was_kept = kept.is_file();
+    let again = bundle.run();
     drop(run(Command::new("sh").args([
         "-c",
         "umount /proc/driver/nvidia; umount /proc/driver",
     ])));
     fs::remove_dir_all("/run/nvidia").expect("remove the node");
     let out = out.ok();
+    assert!(was_kept, "the runtime keeps what it made");
+    assert_eq!(again.ok(), out);
     let lines: BTreeSet<&str> = out.lines().collect();
     assert!(
         lines.contains("/dev/nvidia1") && lines.contains("/dev/nvidiactl"),
@@ -450,6 +466,106 @@ fn a_container_without_any_spec() {
         lines.contains("/usr/lib/x86_64-linux-gnu/libcuda.so.1"),
         "{out}"
     );
+}
+
+/// What was made in memory is taken again as long as the machine is the same, and only if it can be nobody else's.
+#[test]
+fn what_was_made_is_kept_while_the_machine_is_the_same() {
+    let test = "what_was_made_is_kept_while_the_machine_is_the_same";
+    let Some(node) = Node::new(test, "mig-mixed") else {
+        return;
+    };
+    let above = PathBuf::from("/run").join(unique("store"));
+    fs::create_dir(&above).expect("make a directory");
+    let owner = fs::metadata(&above).expect("look at it").uid();
+    let fresh = Live::new(&node.0);
+    let live = fresh.clone().keeping(Some(Store::below(&above, owner)));
+    let kept = above.join("fleet-nvidia-cache/nvidia.com-gpu.json");
+    let made = |live: &Live| {
+        live.rebuild("nvidia.com/gpu")
+            .expect("GPUs")
+            .expect("a driver")
+    };
+    let keep = || {
+        drop(fs::remove_file(&kept));
+        std::thread::sleep(Duration::from_millis(1100));
+        drop(made(&live));
+        // A mark by which one sees whether it is taken.
+        let text = fs::read_to_string(&kept).expect("it is kept");
+        let marked = text.replace("NVIDIA_VISIBLE_DEVICES=void", "NVIDIA_VISIBLE_DEVICES=kept");
+        assert_ne!(text, marked);
+        fs::write(&kept, marked).expect("mark it");
+    };
+    let is_taken = || {
+        let spec = made(&live);
+        let is_taken = spec
+            .container_edits
+            .env
+            .iter()
+            .any(|entry| entry.ends_with("=kept"));
+        if !is_taken {
+            assert_eq!(spec, made(&fresh));
+        }
+        is_taken
+    };
+    drop(made(&live));
+    assert!(!kept.exists(), "the node has just been made");
+    keep();
+    assert!(is_taken() && is_taken());
+    let original = fs::read(&kept).expect("read it");
+    std::os::unix::fs::chown(&kept, Some(12345), None).expect("give it away");
+    assert!(!is_taken());
+    for broken in [&b""[..], b"{", &original[..original.len() / 2]] {
+        keep();
+        fs::write(&kept, broken).expect("break it");
+        assert!(!is_taken());
+    }
+    let proc = |path: &str, from: &str, to: &str| {
+        let path = node.0.join("proc/driver/nvidia").join(path);
+        let text = fs::read_to_string(&path).expect("read proc");
+        assert!(text.contains(from), "{text}");
+        drop(fs::remove_file(&path));
+        fs::write(&path, text.replace(from, to)).expect("write proc");
+    };
+    let gpu = fs::read_dir(node.0.join("proc/driver/nvidia/gpus")).expect("list proc");
+    let gpu = gpu
+        .flatten()
+        .map(|entry| entry.file_name())
+        .min()
+        .expect("a GPU");
+    let gpu = format!("gpus/{}/information", gpu.display());
+    let changes: [(&str, &dyn Fn()); 5] = [
+        ("a GPU gets its UUID", &|| proc(&gpu, "GPU-", "GPU-f")),
+        ("a partition goes", &|| {
+            let capabilities = node.0.join("proc/driver/nvidia/capabilities/gpu0/mig");
+            let parts = fs::read_dir(capabilities).expect("list proc").flatten();
+            let part = parts.map(|entry| entry.path()).max().expect("a partition");
+            fs::remove_dir_all(part).expect("remove it");
+        }),
+        ("a node gets other numbers", &|| {
+            let path = node.0.join("dev/nvidia-modeset");
+            fs::remove_file(&path).expect("remove the node");
+            let mut mknod = Command::new("mknod");
+            drop(run(mknod.arg(&path).args(["c", "1", "3"])).ok());
+        }),
+        ("a library comes", &|| {
+            let dir = node.0.join("usr/lib/x86_64-linux-gnu");
+            let from = dir.join("libnvidia-ml.so.550.54.15");
+            fs::copy(from, dir.join("libnvidia-new.so.550.54.15")).expect("copy a library");
+        }),
+        ("the machine is started anew", &|| {
+            let path = node.0.join("proc/sys/kernel/random/boot_id");
+            fs::create_dir_all(path.parent().expect("a directory")).expect("make proc");
+            fs::write(path, "6f1c2a34-0000-4000-8000-123456789abc\n").expect("write proc");
+        }),
+    ];
+    for (what, change) in changes {
+        keep();
+        assert!(is_taken(), "before {what}");
+        change();
+        assert!(!is_taken(), "{what}");
+    }
+    fs::remove_dir_all(&above).expect("remove the directory");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A GPU, or a part of one, as a device of a CDI spec.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use fleet_cdi::{ContainerEdits, Device};
@@ -20,7 +21,7 @@ pub(crate) struct Maker<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) options: &'a Options,
     pub(crate) hooks: Hooks<'a>,
-    minors: Option<MigMinors>,
+    minors: OnceCell<Option<MigMinors>>,
 }
 
 impl<'a> Maker<'a> {
@@ -29,7 +30,7 @@ impl<'a> Maker<'a> {
             machine,
             options,
             hooks,
-            minors: MigMinors::of(&machine.system),
+            minors: OnceCell::new(),
         }
     }
 
@@ -72,8 +73,10 @@ impl<'a> Maker<'a> {
     }
 
     fn part(&self, gpu: &Gpu, part: &MigDevice) -> Result<ContainerEdits, String> {
+        // Thousands of lines, which a machine without partitions is spared.
         let minors = self
             .minors
+            .get_or_init(|| MigMinors::of(&self.machine.system))
             .as_ref()
             .ok_or("/proc/driver/nvidia-caps/mig-minors cannot be read")?;
         let (instance, compute) = (part.gpu_instance, part.compute_instance);

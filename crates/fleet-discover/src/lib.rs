@@ -5,6 +5,7 @@
 //! where and why this differs.
 #![forbid(unsafe_code)]
 
+mod cache;
 mod common;
 mod compare;
 mod device;

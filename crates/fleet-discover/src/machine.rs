@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use fleet_host::Tree;
 use fleet_host::files::Places;
+use fleet_host::{Compare, Facts, Tree};
 
 use crate::error::DiscoverError;
 use crate::options::Options;
@@ -47,6 +47,35 @@ impl Machine {
             dev: open("the root of /dev", &below(dev), dev)?,
             system: open("the root of proc", system, "/")?,
         })
+    }
+
+    /// The machine, from now on remembering what is looked up.
+    #[must_use]
+    pub fn remembering(self) -> Self {
+        Self {
+            host: self.host.remembering(Compare::Times),
+            driver: self.driver.remembering(Compare::Times),
+            dev: self.dev.remembering(Compare::Times),
+            system: self.system.remembering(Compare::Content),
+        }
+    }
+
+    /// What was looked up since, in each root.
+    #[must_use]
+    pub fn facts(&self) -> Vec<Facts> {
+        self.trees().map(Tree::facts).to_vec()
+    }
+
+    /// Whether all of it would be found again.
+    #[must_use]
+    pub fn still_has(&self, facts: &[Facts]) -> bool {
+        let mut trees = self.trees().into_iter().zip(facts);
+        facts.len() == self.trees().len() && trees.all(|(tree, facts)| tree.still_has(facts))
+    }
+
+    /// What changes most comes first.
+    fn trees(&self) -> [&Tree; 4] {
+        [&self.system, &self.dev, &self.driver, &self.host]
     }
 
     /// Where the driver's files are looked for.

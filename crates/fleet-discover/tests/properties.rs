@@ -245,3 +245,87 @@ fn every_generated_spec_is_sound() {
     }
     assert!(written > 30, "{written}");
 }
+
+/// Something that happens to a machine: a file comes, goes, is replaced, or a node or a link changes.
+fn happens(maker: &mut Maker, dice: &mut Dice) -> String {
+    let places = [
+        format!("{LIB}/libnvidia-new.so.{V}"),
+        format!("{LIB}/libnvidia-egl-gbm.so.1.1.1"),
+        format!("{LIB}/vdpau/libvdpau_nvidia.so.{V}"),
+        format!("{LIB}/nvidia/xorg/nvidia_drv.so"),
+        format!("/usr/lib64/libnvidia-other.so.{V}"),
+        format!("/lib/firmware/nvidia/{V}/gsp_tu10x.bin"),
+        "/usr/bin/nvidia-imex".to_owned(),
+        "/usr/sbin/nvidia-smi".to_owned(),
+        "/usr/lib/xorg/modules/drivers/nvidia_drv.so".to_owned(),
+        "/etc/vulkan/icd.d/nvidia_icd.json".to_owned(),
+        "/usr/share/nvidia/nvoptix.bin".to_owned(),
+        "/run/nvidia-fabricmanager/socket".to_owned(),
+        "/tmp/nvidia-mps/pipe".to_owned(),
+        format!("{LIB}/libcuda.so"),
+        format!("{LIB}/libnvidia-ml.so.1"),
+    ];
+    let place = &places[usize::try_from(dice.below(15)).unwrap()];
+    let root = maker.driver_root.trim_end_matches('/').to_owned();
+    let at = maker.at(&format!("{root}{place}"));
+    match dice.below(6) {
+        0 | 1 => {
+            if !at.is_symlink() {
+                maker.files(&[place]);
+            }
+            format!("{place} comes")
+        }
+        2 => {
+            drop(std::fs::remove_file(&at));
+            format!("{place} goes")
+        }
+        3 => {
+            // Replaced by a link to what is there, or will be, elsewhere.
+            maker.files(&["/opt/x/file"]);
+            maker.link(place, "/opt/x/file");
+            format!("{place} becomes a link")
+        }
+        4 => {
+            let minor = u32::try_from(dice.below(4)).unwrap();
+            maker.node_of("/dev/nvidiactl", 195, 255, 0o660, 10 + minor);
+            format!("/dev/nvidiactl of group {minor}")
+        }
+        _ => {
+            let from = maker.at(&format!("{root}{LIB}/libcuda.so.{V}"));
+            let to = from.with_file_name("libcuda.so.999.1");
+            drop(std::fs::rename(&to, &from).or_else(|_| std::fs::rename(&from, &to)));
+            "libcuda changes its name".to_owned()
+        }
+    }
+}
+
+/// What was remembered of a machine is taken for true only while a new look would give the same spec.
+#[test]
+fn what_is_remembered_is_as_good_as_a_new_look() {
+    let mut dice = Dice(11);
+    let (mut same, mut noticed) = (0, 0);
+    for _ in 0..12 {
+        let (mut maker, told) = machine(&mut dice);
+        let options = Options {
+            mode: Mode::Nvml,
+            ..Options::default()
+        };
+        for _ in 0..12 {
+            let looking = maker.machine().remembering();
+            let before = fleet_discover::generate(&looking, Some(&told), &options).ok();
+            let facts = looking.facts();
+            assert!(maker.machine().still_has(&facts), "nothing has changed");
+            // Longer than a tick of the file system's clock.
+            std::thread::sleep(std::time::Duration::from_millis(12));
+            let what = happens(&mut maker, &mut dice);
+            let after = maker.try_generate(Some(&told), &options).ok();
+            match (before == after, maker.machine().still_has(&facts)) {
+                (false, true) => panic!("{what} and is not noticed: {facts:#?}"),
+                (true, true) => same += 1,
+                (false, false) => noticed += 1,
+                (true, false) => {}
+            }
+        }
+    }
+    assert!(same > 10 && noticed > 40, "{same} {noticed}");
+}

@@ -16,6 +16,7 @@ mod none;
 mod precreate;
 mod resolve;
 mod root;
+mod store;
 
 // The machine itself, for whoever makes specs from it.
 pub mod files;
@@ -40,4 +41,5 @@ pub use precreate::{PrecreateError, precreate};
 pub use root::HostRoot;
 
 pub use fleet_rootfs::root::clean;
-pub use tree::{NodeStat, Tree};
+pub use store::Store;
+pub use tree::{Compare, Facts, NodeStat, Tree};

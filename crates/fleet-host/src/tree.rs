@@ -3,6 +3,8 @@
 //! Paths are looked up as a process that has this directory as its root would see them (`man 2 openat2`,
 //! `RESOLVE_IN_ROOT`): a link of a driver container leads nowhere outside of it.
 
+mod facts;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,6 +16,9 @@ use fleet_rootfs::root::{FileType, OFlags, Root, Stat, clean};
 use glob::Pattern;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
+
+pub use facts::{Compare, Facts};
+use facts::{Journal, Query};
 
 /// What a device node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,7 @@ pub struct Tree {
     real: PathBuf,
     prefix: String,
     nodes: BTreeMap<String, NodeStat>,
+    journal: Option<Journal>,
 }
 
 impl Tree {
@@ -63,6 +69,7 @@ impl Tree {
             fd: fd.into(),
             prefix: prefix.trim_end_matches('/').to_owned(),
             nodes: BTreeMap::new(),
+            journal: None,
         };
         Ok(tree)
     }
@@ -107,6 +114,18 @@ impl Tree {
     /// # Errors
     /// A component is missing, or links go round in circles.
     pub fn look(&self, path: &str) -> io::Result<Found> {
+        let found = self.look_up(path);
+        if let Some(journal) = &self.journal {
+            let in_place = found.as_ref().is_ok_and(|found| found.path == path);
+            if !(in_place && journal.has_directory_of(path)) {
+                let value = of(&found, |found| facts::of_target(&found.path, found.is_dir));
+                journal.note(Query::Leads, path, value);
+            }
+        }
+        found
+    }
+
+    fn look_up(&self, path: &str) -> io::Result<Found> {
         let fd = self.root().open(path, OFlags::PATH)?;
         let real = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
         let below = real
@@ -131,7 +150,11 @@ impl Tree {
     }
 
     fn stat(&self, path: &str) -> Option<Stat> {
-        self.root().stat(path).ok()
+        let stat = self.root().stat(path);
+        if let Some(journal) = &self.journal {
+            journal.note(Query::Kind, path, of(&stat, facts::of_kind));
+        }
+        stat.ok()
     }
 
     /// Whether the path leads to something that is no directory.
@@ -162,19 +185,23 @@ impl Tree {
     pub fn is_roots_directory(&self, path: &str) -> bool {
         let fd = self.root().open(path, OFlags::PATH | OFlags::NOFOLLOW);
         let meta = fd.and_then(|fd| File::from(fd).metadata());
-        meta.is_ok_and(|meta| meta.is_dir() && meta.uid() == 0)
+        let is_roots = meta.is_ok_and(|meta| meta.is_dir() && meta.uid() == 0);
+        if let Some(journal) = &self.journal {
+            journal.note(Query::Roots, path, Ok(facts::of_text(is_roots)));
+        }
+        is_roots
     }
 
     /// Whether the path leads anywhere.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
-        self.root().exists(path)
+        self.stat(path).is_some()
     }
 
     /// Whether the name itself is a link, wherever it leads.
     #[must_use]
     pub fn is_link(&self, path: &str) -> bool {
-        self.root().read_link(path).is_ok()
+        self.read_link(path).is_ok()
     }
 
     /// The text of a link.
@@ -182,7 +209,13 @@ impl Tree {
     /// # Errors
     /// It is no link.
     pub fn read_link(&self, path: &str) -> io::Result<String> {
-        self.root().read_link(path)
+        let text = self.root().read_link(path);
+        if let Some(journal) = &self.journal
+            && !journal.has_directory_of(path)
+        {
+            journal.note(Query::Link, path, of(&text, |text| facts::of_text(text)));
+        }
+        text
     }
 
     /// Names in a directory, sorted, and device and inode, which tell a directory that is reached by two paths.
@@ -190,9 +223,32 @@ impl Tree {
     /// # Errors
     /// It is missing or cannot be read.
     pub fn directory(&self, path: &str) -> io::Result<(Vec<String>, (u64, u64))> {
+        let found = self.read_directory(path);
+        if let Some(journal) = &self.journal {
+            match journal.is_by_content() {
+                true => journal.note(
+                    Query::Names,
+                    path,
+                    of(&found, |(names, _)| facts::of_text(names)),
+                ),
+                false => {
+                    // From before the names were read: what came later is noticed.
+                    if let Ok((_, stat)) = &found {
+                        journal.note_time(stat);
+                    }
+                    let value = of(&found, |(_, stat)| facts::of_identity(stat));
+                    journal.note(Query::Directory, path, value);
+                }
+            }
+        }
+        found.map(|(names, stat)| (names, (stat.st_dev, stat.st_ino)))
+    }
+
+    fn read_directory(&self, path: &str) -> io::Result<(Vec<String>, Stat)> {
         let directory = self.root().directory(path)?;
+        let stat = directory.stat()?;
         let names = directory.entries()?.into_iter().map(|(name, _)| name);
-        Ok((names.collect(), directory.id()?))
+        Ok((names.collect(), stat))
     }
 
     /// A file for reading.
@@ -200,7 +256,17 @@ impl Tree {
     /// # Errors
     /// It is missing, no regular file, or cannot be read.
     pub fn file(&self, path: &str) -> io::Result<File> {
+        self.note_file(path);
         self.root().open_file(path)
+    }
+
+    fn note_file(&self, path: &str) {
+        let Some(journal) = &self.journal else { return };
+        let stat = self.root().stat(path);
+        if let Ok(stat) = &stat {
+            journal.note_time(stat);
+        }
+        journal.note(Query::File, path, of(&stat, facts::of_identity));
     }
 
     /// A small file's bytes.
@@ -208,6 +274,7 @@ impl Tree {
     /// # Errors
     /// It is missing, no regular file, cannot be read, or is longer than `limit`.
     pub fn bytes(&self, path: &str, limit: u64) -> io::Result<Vec<u8>> {
+        self.note_file(path);
         self.root().read(path, limit)
     }
 
@@ -216,7 +283,15 @@ impl Tree {
     /// # Errors
     /// As [`Tree::bytes`].
     pub fn text(&self, path: &str) -> io::Result<String> {
-        let bytes = self.bytes(path, TEXT_LIMIT)?;
+        let bytes = self.root().read(path, TEXT_LIMIT);
+        if let Some(journal) = &self.journal {
+            journal.note(
+                Query::Content,
+                path,
+                of(&bytes, |bytes| facts::of_text(bytes)),
+            );
+        }
+        let bytes = bytes?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -242,12 +317,20 @@ impl Tree {
                     .collect(),
             };
         }
-        found.retain(|path| {
-            self.root()
-                .open(path, OFlags::PATH | OFlags::NOFOLLOW)
-                .is_ok()
-        });
+        found.retain(|path| self.has_name(path));
         found
+    }
+
+    fn has_name(&self, path: &str) -> bool {
+        let fd = self.root().open(path, OFlags::PATH | OFlags::NOFOLLOW);
+        if let Some(journal) = &self.journal
+            && !journal.has_directory_of(path)
+        {
+            // Asked for again as if it were followed, which tells no less.
+            let value = self.root().stat(path);
+            journal.note(Query::Kind, path, of(&value, facts::of_kind));
+        }
+        fd.is_ok()
     }
 
     /// Paths in `dir` whose names match.
@@ -264,6 +347,14 @@ impl Tree {
     /// # Errors
     /// It is missing or cannot be looked at.
     pub fn node(&self, path: &str) -> io::Result<Option<NodeStat>> {
+        let node = self.read_node(path);
+        if let Some(journal) = &self.journal {
+            journal.note(Query::Node, path, of(&node, |node| facts::of_node(*node)));
+        }
+        node
+    }
+
+    fn read_node(&self, path: &str) -> io::Result<Option<NodeStat>> {
         if let Some(stat) = self.nodes.get(path) {
             return Ok(Some(*stat));
         }
@@ -281,6 +372,17 @@ impl Tree {
             mode: stat.mode() & 0o7777,
             gid: stat.gid(),
         }))
+    }
+}
+
+/// What a finding is known by again.
+fn of<T>(found: &io::Result<T>, value: impl FnOnce(&T) -> u64) -> io::Result<u64> {
+    match found {
+        Ok(found) => Ok(value(found)),
+        Err(err) => Err(match err.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => err.kind().into(),
+        }),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use fleet_discover::Live;
-use fleet_host::{Env, Outcome};
+use fleet_host::{Env, Outcome, Store};
 use fleet_lifecycle::Error;
 
 use super::{Context, audit};
@@ -17,8 +17,9 @@ pub(super) fn inject(
     bundle: &Path,
     spec: &mut Value,
 ) -> Result<Outcome, Error> {
-    let host = Live::default();
-    let outcome = fleet_host::inject_with(spec, &env(context), &host).map_err(|err| {
+    let env = env(context);
+    let host = Live::default().keeping(Store::of(&env));
+    let outcome = fleet_host::inject_with(spec, &env, &host).map_err(|err| {
         audit::refused(context, id, bundle, spec, &err);
         Error::Invalid(err.to_string())
     })?;

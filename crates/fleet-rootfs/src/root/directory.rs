@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, readlinkat, renameat, statat,
-    symlinkat, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, openat, readlinkat, renameat,
+    statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -43,6 +43,14 @@ impl Directory {
     pub fn id(&self) -> io::Result<(u64, u64)> {
         let stat = fstat(&self.0)?;
         Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Its attributes.
+    ///
+    /// # Errors
+    /// As `man 2 fstat`.
+    pub fn stat(&self) -> io::Result<Stat> {
+        Ok(fstat(&self.0)?)
     }
 
     /// Names in the directory with their own type (a link is a link), sorted. Names that are not UTF-8 are left out.
