@@ -138,10 +138,9 @@ export! {
     }
     nvmlDeviceGetMigDeviceHandleByIndex(device: Device, index: c_uint, out: *mut Device) {
         put(out, session::with(|s| {
+            // A GPU that could be partitioned and is not has no partitions; others do not know the question.
+            family(s, device)?;
             let visible = visible(s, device)?;
-            if visible.gpu.mig.is_none() {
-                return Err(code::NOT_SUPPORTED);
-            }
             let index = usize::try_from(index).map_err(|_| code::INVALID_ARGUMENT)?;
             visible.parts.get(index).map(|_| part_handle(device, index)).ok_or(code::NOT_FOUND)
         }))
