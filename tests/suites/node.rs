@@ -100,6 +100,30 @@ fn podman_runs_by_name_once_it_is_configured() {
     );
 }
 
+/// The setting counts for the next container, and the explanations in the file stay.
+#[test]
+fn a_setting_is_changed_and_taken_back() {
+    let file = "/run/node-settings.toml";
+    let config = |args: &[&str]| ctl(&[&["--config", file, "config"], args].concat());
+    drop(config(&["set", "profile=docker"]).fails("`profile` cannot be \"docker\""));
+    drop(config(&["set", "proffile=crio"]).fails("`proffile` is no setting; hint: "));
+    assert!(!fs::exists(file).expect("stat"), "nothing was written");
+    let changes = ["set", "profile=crio", "hooks.native=false"];
+    let shown = config(&[changes[0], "--dry-run", changes[1], changes[2]]).ok();
+    assert_eq!(config(&changes).ok().trim(), file);
+    assert_eq!(fs::read_to_string(file).expect("read"), shown);
+    let counts = config(&["show"]).ok();
+    assert!(counts.contains("profile = \"crio\""), "{counts}");
+    assert!(counts.contains("native = false"), "{counts}");
+    drop(config(&["unset", "profile", "hooks.native"]).ok());
+    let shipped = config(&["default"]).ok();
+    let left = fs::read_to_string(file).expect("read");
+    assert_eq!(left, shipped.replace("#= [hooks]", "[hooks]"));
+    fs::write(file, "profile = \n").expect("write");
+    drop(config(&["set", "profile=crio"]).fails("node-settings.toml:1"));
+    fs::remove_file(file).expect("remove");
+}
+
 #[test]
 fn a_read_only_etc_is_one_plain_line() {
     let script = "mount -t tmpfs -o ro tmpfs /etc/containers && exec \"$0\" configure podman";

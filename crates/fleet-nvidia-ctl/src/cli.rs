@@ -88,7 +88,7 @@ pub(crate) enum Cdi {
     Transform(cdi::transform::Transform),
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Config {
     /// Print the configuration file as shipped, with explanations
     Default,
@@ -96,6 +96,29 @@ pub(crate) enum Config {
     Show,
     /// Print which file counts
     Path,
+    /// Change settings in the file that counts, and keep its comments
+    Set {
+        /// Such as profile=crio, hooks.native=false, spec-dirs=/etc/cdi,/opt/cdi
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Let the defaults count again
+    Unset {
+        /// Such as profile, hooks.native
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// Print the file as it would be, and leave it as it is
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 impl Cli {

@@ -1,13 +1,18 @@
-//! `config`: the configuration as shipped and as it counts.
+//! `config`: the configuration as shipped, as it counts, and changed.
+
+mod change;
+mod edit;
 
 use std::io::Write;
 
 use crate::cli::{Cli, Config};
 use crate::{CtlError, Verdict};
 
+pub(crate) use change::ChangeError;
+
 pub(crate) fn run(
     cli: &Cli,
-    command: Config,
+    command: &Config,
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> Result<Verdict, CtlError> {
@@ -19,6 +24,15 @@ pub(crate) fn run(
             fleet_host::config_path(&cli.env(), &cli.host()).display()
         )?,
         Config::Show => show(cli, out, remarks)?,
+        Config::Set { settings, change } => {
+            let changes = settings.iter().map(|text| change::setting(text));
+            let changes = changes.collect::<Result<Vec<_>, _>>()?;
+            return change::run(cli, *change, &changes, out, remarks);
+        }
+        Config::Unset { keys, change } => {
+            let changes: Vec<_> = keys.iter().map(|key| (change::keys(key), None)).collect();
+            return change::run(cli, *change, &changes, out, remarks);
+        }
     }
     Ok(Verdict::Fine)
 }

@@ -43,6 +43,8 @@ enum CtlError {
     #[error(transparent)]
     Config(#[from] fleet_host::ConfigError),
     #[error(transparent)]
+    ChangeConfig(#[from] config::ChangeError),
+    #[error(transparent)]
     Simulate(#[from] fleet_sim::SimError),
     #[error(transparent)]
     Configure(#[from] configure::ConfigureError),
@@ -102,7 +104,7 @@ fn run(cli: &Cli, out: &mut dyn Write, remarks: &mut dyn Write) -> Result<Verdic
         Command::Explain(args) => explain::explain(cli, args, out),
         Command::Cdi(command) => cdi::run(cli, command, out, remarks),
         Command::System(command) => system::run(cli, command, out),
-        Command::Config(command) => config::run(cli, *command, out, remarks),
+        Command::Config(command) => config::run(cli, command, out, remarks),
         Command::Simulate(verb) => simulate::simulate(verb, out),
         Command::Gpus(args) => gpus::run(cli, args, out, remarks),
         Command::Doctor(args) => doctor::run(cli, args, out),

@@ -177,7 +177,7 @@ pub(crate) fn set(table: &mut dyn TableLike, key: &str, value: impl Into<Value>)
 }
 
 /// The value without its spaces and comments.
-fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::Array(array) => array.iter().map(plain).collect::<Vec<_>>().join("\n"),
         Value::String(text) => text.value().clone(),
