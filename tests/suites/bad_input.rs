@@ -46,7 +46,7 @@ fn refused(name: &str, bundle: &Bundle, word: &str) {
     assert_nothing_left(bundle);
 }
 
-const SPEC: [Case; 30] = [
+const SPEC: [Case; 31] = [
     (
         "no version",
         |b| set("/ociVersion", json!(null))(b),
@@ -95,7 +95,19 @@ const SPEC: [Case; 30] = [
     (
         "program not executable",
         |b| set("/process/args", json!(["/etc/passwd"]))(b),
-        "permission denied",
+        "permission denied; hint: the file has no execute permission",
+    ),
+    (
+        "program on a noexec mount",
+        |b| {
+            set("/process/args", json!(["/noexec/busybox"]))(b.mount(
+                "/noexec",
+                "bind",
+                "/bin",
+                &["rbind", "noexec"],
+            ))
+        },
+        "permission denied; hint: its file system is mounted noexec",
     ),
     (
         "relative cwd",

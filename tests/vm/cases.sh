@@ -4,6 +4,8 @@
 set -u
 here=/opt/fleet
 run_dir=/run/fleet-cases
+# Programs are run from here, which /run does not allow.
+bundles=/var/lib/fleet-cases
 pod() { podman --runtime fleet-nvidia "$@"; }
 ann() { (cd / && runuser -u ann -- env -i PATH="$PATH" XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann USER=ann "$@"); }
 apod() { ann podman --runtime fleet-nvidia "$@"; }
@@ -231,7 +233,7 @@ case_without_bus() {
 }
 # A bundle run without an engine.
 fleet_run() {
-    local dir=$run_dir/$1
+    local dir=$bundles/$1
     mkdir -p "$dir/rootfs"
     tar -C "$dir/rootfs" -xf $here/busybox.tar
     (cd "$dir" && fleet-nvidia spec && sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"cat", "\/proc\/self\/cgroup"/' config.json && fleet-nvidia --systemd-cgroup run "$1" 2>&1)
@@ -241,7 +243,7 @@ case_bare_runtime() {
     same "$(systemctl list-units --all --no-legend 'fleet-nvidia-*')" ""
 }
 case_no_systemd_hint() {
-    local dir=$run_dir/hint out
+    local dir=$bundles/hint out
     mkdir -p "$dir/rootfs"
     tar -C "$dir/rootfs" -xf $here/busybox.tar
     out=$(cd "$dir" && fleet-nvidia spec && sed -i 's/"terminal": true/"terminal": false/' config.json && unshare -m sh -c 'mount -t tmpfs none /run/systemd && fleet-nvidia --systemd-cgroup run hint' 2>&1) && die "it ran"
@@ -251,9 +253,9 @@ case_no_systemd_hint() {
 case_bus_only() {
     # Where systemd's own socket is out of reach, the system bus is the way.
     local out
-    mkdir -p "$run_dir/bus/rootfs"
-    tar -C "$run_dir/bus/rootfs" -xf $here/busybox.tar
-    out=$(cd "$run_dir/bus" && fleet-nvidia spec && sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"cat", "\/proc\/self\/cgroup"/' config.json && unshare -m sh -c 'mount --bind /dev/null /run/systemd/private && fleet-nvidia --systemd-cgroup run busonly' 2>&1) || die "$out"
+    mkdir -p "$bundles/bus/rootfs"
+    tar -C "$bundles/bus/rootfs" -xf $here/busybox.tar
+    out=$(cd "$bundles/bus" && fleet-nvidia spec && sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"cat", "\/proc\/self\/cgroup"/' config.json && unshare -m sh -c 'mount --bind /dev/null /run/systemd/private && fleet-nvidia --systemd-cgroup run busonly' 2>&1) || die "$out"
     has "$out" "0::/"
 }
 case_quadlet() {
@@ -263,7 +265,7 @@ case_quadlet() {
 Image=localhost/fleet-glibc
 AddDevice=nvidia.com/gpu=0
 AddCapability=MKNOD
-Exec=sh -c "nvidia-smi -L; exec sleep 1000"
+Exec=sh -c "nvidia-smi -L; trap 'exit 0' TERM; while :; do sleep 1; done"
 GlobalArgs=--runtime fleet-nvidia
 PodmanArgs=--memory 100m
 [Install]

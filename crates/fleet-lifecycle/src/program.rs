@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::sys::tail;
@@ -27,8 +28,45 @@ pub enum ProgramError {
     #[error("open executable: `{0}` is a directory: permission denied")]
     Directory(String),
     /// Exit code 126 at the engine.
-    #[error("open executable: `{0}`: permission denied")]
-    Denied(String),
+    #[error("open executable: `{name}`: permission denied{hint}", hint = .cause.hint())]
+    Denied {
+        /// As in `process.args`.
+        name: String,
+        /// What the user can change.
+        cause: Denial,
+    },
+}
+
+/// Why a program that is there cannot be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// The user may not, for the owner and mode of the file or of a directory above it.
+    User,
+    /// No one may: the file has no execute permission at all.
+    Mode,
+    /// No file of its mount may be executed (`man 8 mount`, `noexec`).
+    Mount,
+}
+
+impl Denial {
+    fn of(path: &Path, meta: &fs::Metadata) -> Self {
+        let noexec = statvfs(path).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_NOEXEC));
+        match meta.permissions().mode() & 0o111 {
+            _ if noexec => Self::Mount,
+            0 => Self::Mode,
+            _ => Self::User,
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::User => "",
+            Self::Mode => "; hint: the file has no execute permission, chmod +x it in the image",
+            Self::Mount => {
+                "; hint: its file system is mounted noexec, put the container's files on another one"
+            }
+        }
+    }
 }
 
 /// Looks `name` up as `execvp` does, with the `PATH` of the program's own environment.
@@ -53,7 +91,7 @@ pub fn resolve(name: &str, env: &[String]) -> Result<PathBuf, ProgramError> {
         let dir = if dir.is_empty() { "." } else { dir };
         match usable(&Path::new(dir).join(name), name) {
             Ok(found) => return Ok(found),
-            Err(err @ ProgramError::Denied(_)) => denied = Some(err),
+            Err(err @ ProgramError::Denied { .. }) => denied = Some(err),
             Err(_) => {}
         }
     }
@@ -67,7 +105,10 @@ fn usable(path: &Path, name: &str) -> Result<PathBuf, ProgramError> {
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(ProgramError::Denied(shown()));
+            return Err(ProgramError::Denied {
+                name: shown(),
+                cause: Denial::User,
+            });
         }
         Err(_) => return Err(ProgramError::Missing { name: shown() }),
     };
@@ -80,7 +121,10 @@ fn usable(path: &Path, name: &str) -> Result<PathBuf, ProgramError> {
     if executable {
         Ok(path.to_path_buf())
     } else {
-        Err(ProgramError::Denied(shown()))
+        Err(ProgramError::Denied {
+            name: shown(),
+            cause: Denial::of(path, &meta),
+        })
     }
 }
 
@@ -161,7 +205,10 @@ mod tests {
         let err = resolve("tool", &[path(&["none", "plain"])])
             .unwrap_err()
             .to_string();
-        assert_eq!(err, "open executable: `tool`: permission denied");
+        assert_eq!(
+            err,
+            "open executable: `tool`: permission denied; hint: the file has no execute permission, chmod +x it in the image"
+        );
         let err = resolve("tool", &[path(&["directory"])])
             .unwrap_err()
             .to_string();
