@@ -11,6 +11,7 @@ use crate::configure::Configure;
 use crate::doctor::Doctor;
 use crate::files::Files;
 use crate::gpus::Gpus;
+use crate::node::Node;
 
 /// Show and check what fleet-nvidia does with CDI devices.
 #[derive(Debug, Parser)]
@@ -48,6 +49,9 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Tell an engine about the runtime, or take that back
     Configure(Configure),
+    /// Put the runtime onto a node of a cluster, from a container that sees the node's files, or take it away
+    #[command(subcommand)]
+    Node(Node),
     /// Make device nodes and links of the driver
     #[command(subcommand)]
     System(crate::system::System),

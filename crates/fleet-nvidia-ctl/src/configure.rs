@@ -7,7 +7,9 @@ mod chain;
 pub(crate) mod containerd;
 pub(crate) mod crio;
 mod docker;
+mod entries;
 pub(crate) mod json_file;
+pub(crate) mod made;
 mod plan;
 pub(crate) mod podman;
 pub(crate) mod toolkit;
@@ -25,8 +27,13 @@ use crate::{CtlError, Verdict};
 pub(crate) use chain::Chain;
 pub(crate) use plan::{Plan, Remark};
 
-/// Where packages put the runtime, then where people do.
-const PROGRAMS: [&str; 2] = ["/usr/bin/fleet-nvidia", "/usr/local/bin/fleet-nvidia"];
+/// Where packages put the runtime, then where people and `node install` do.
+const PROGRAMS: [&str; 4] = [
+    "/usr/bin/fleet-nvidia",
+    "/usr/local/bin/fleet-nvidia",
+    "/opt/fleet-nvidia/current/fleet-nvidia",
+    "/var/lib/fleet-nvidia/current/fleet-nvidia",
+];
 /// File name of the runtime, by which its own entries are told from others'.
 const BINARY: &str = "fleet-nvidia";
 
@@ -150,6 +157,14 @@ impl Site {
 }
 
 impl Engine {
+    pub(crate) const ALL: [Self; 4] = [Self::Crio, Self::Containerd, Self::Docker, Self::Podman];
+
+    /// The word by which it is typed.
+    pub(crate) fn word(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
     pub(crate) fn default_name(self) -> &'static str {
         match self {
             Self::Podman => BINARY,
@@ -174,7 +189,7 @@ impl Engine {
     }
 
     /// Names of this runtime's entries in the engine's file that `configure` writes.
-    fn names(self, site: &Site) -> Result<Vec<String>, ConfigureError> {
+    pub(crate) fn names(self, site: &Site) -> Result<Vec<String>, ConfigureError> {
         let mut names = match self {
             Self::Podman => podman::names_of_ours(site),
             Self::Crio => crio::names_of_ours(site),
@@ -185,6 +200,16 @@ impl Engine {
             names.push(site.name.clone());
         }
         Ok(names)
+    }
+
+    /// The program that the file written by `configure` gives the site's name.
+    pub(crate) fn program(self, site: &Site) -> Result<Option<String>, ConfigureError> {
+        match self {
+            Self::Podman => podman::program(site),
+            Self::Crio => crio::program(site),
+            Self::Containerd => containerd::program(site),
+            Self::Docker => docker::program(site),
+        }
     }
 
     fn check_name(self, name: &str) -> Result<(), ConfigureError> {
@@ -212,7 +237,7 @@ impl Engine {
     }
 
     /// What makes the engine read its files again.
-    fn next_step(self, user: bool) -> &'static str {
+    pub(crate) fn next_step(self, user: bool) -> &'static str {
         match (self, user) {
             (Self::Podman, _) => "Podman reads it at its next command",
             (Self::Crio, _) => {

@@ -2,7 +2,7 @@
 
 mod check;
 mod checks;
-mod programs;
+pub(crate) mod programs;
 mod repair;
 mod report;
 mod services;

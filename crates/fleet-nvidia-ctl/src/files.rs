@@ -2,9 +2,11 @@
 //!
 //! Not here: what the files mean.
 
+mod step;
+
 use std::fs;
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use fleet_host::{Host, HostRoot, Tree};
@@ -148,29 +150,51 @@ impl Files {
         let (Some(dir), Some(name)) = (place.parent(), place.file_name()) else {
             return Err(Errno::EISDIR.into());
         };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(dir)?;
-        let temporary = dir.join(format!(
-            ".{}.{}.tmp",
-            name.to_string_lossy(),
-            std::process::id()
-        ));
+        if !dir.exists() {
+            return step::put_with_directories(&place, text);
+        }
+        let new = step::new_name(dir, name);
         let old = fs::metadata(&place).ok();
-        write_new(&temporary, text, old.as_ref())
-            .and_then(|()| fs::rename(&temporary, &place))
-            .inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+        step::write(&new, text, old.as_ref())
+            .and_then(|()| fs::rename(&new, &place))
+            .inspect_err(|_| drop(fs::remove_file(&new)))?;
         fs::File::open(dir)?.sync_all()
     }
 
     /// Removes a file; a missing one is no error.
     pub(crate) fn remove(&self, path: &Path) -> Result<(), FileError> {
-        let removed = self.place(path).and_then(fs::remove_file);
+        self.remove_with(path, &[])
+    }
+
+    /// Removes a file, and those of `made`, directories above it, that hold nothing else. What a killed run left half
+    /// done goes as well.
+    pub(crate) fn remove_with(&self, path: &Path, made: &[PathBuf]) -> Result<(), FileError> {
+        let removed = self.place(path).and_then(|place| {
+            let made = made.iter().filter(|dir| path.starts_with(dir));
+            let made = made
+                .map(|dir| self.place(dir))
+                .collect::<io::Result<Vec<_>>>()?;
+            step::take(&place, &made)
+        });
         match removed {
             Err(err) if !is_absent(&err) => Err(failed("remove", path, err)),
             _ => Ok(()),
         }
+    }
+
+    /// Removes what a killed run has left beside a file.
+    pub(crate) fn sweep(&self, path: &Path) -> Result<(), FileError> {
+        let swept = self.place(path).and_then(|place| step::sweep(&place));
+        swept.map_err(|source| failed("clear", path, source))
+    }
+
+    /// The directories above a path that do not exist, outermost first.
+    pub(crate) fn missing_above(&self, path: &Path) -> Vec<PathBuf> {
+        let above = path.ancestors().skip(1);
+        let missing = above.take_while(|dir| !self.exists(dir));
+        let mut missing: Vec<_> = missing.map(Path::to_path_buf).collect();
+        missing.reverse();
+        missing
     }
 
     /// Where a path really lies, or would lie.
@@ -186,21 +210,6 @@ impl Files {
             (found, ..) => found,
         }
     }
-}
-
-fn write_new(path: &Path, text: &str, old: Option<&fs::Metadata>) -> io::Result<()> {
-    let mode = old.map_or(0o644, |old| old.mode() & 0o7777);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?;
-    file.write_all(text.as_bytes())?;
-    if let Some(old) = old {
-        std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-    }
-    file.sync_all()
 }
 
 fn failed(op: &'static str, path: &Path, source: io::Error) -> FileError {
@@ -238,7 +247,7 @@ fn hint(err: &io::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 

@@ -4,7 +4,7 @@
 mod gpu;
 mod metrics;
 mod process;
-mod record;
+pub(crate) mod record;
 mod table;
 
 use std::io::Write;

@@ -13,6 +13,7 @@ mod explain;
 mod files;
 mod generate;
 mod gpus;
+mod node;
 mod simulate;
 mod system;
 mod toml_file;
@@ -48,6 +49,8 @@ enum CtlError {
     Simulate(#[from] fleet_sim::SimError),
     #[error(transparent)]
     Configure(#[from] configure::ConfigureError),
+    #[error(transparent)]
+    Node(#[from] node::NodeError),
     #[error(transparent)]
     File(#[from] files::FileError),
     #[error("{0}")]
@@ -109,6 +112,7 @@ fn run(cli: &Cli, out: &mut dyn Write, remarks: &mut dyn Write) -> Result<Verdic
         Command::Gpus(args) => gpus::run(cli, args, out, remarks),
         Command::Doctor(args) => doctor::run(cli, args, out),
         Command::Configure(args) => configure::run(cli, args, out, remarks),
+        Command::Node(command) => node::run(cli, command, out, remarks),
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Array, Item, Value};
 
 use super::chain::with_own;
-use super::{Chain, ConfigureError, Plan, Remark, Site};
+use super::{Chain, ConfigureError, Plan, Remark, Site, made};
 use crate::files::Files;
 use crate::toml_file::TomlFile;
 
@@ -157,6 +157,13 @@ pub(super) fn names_of_ours(site: &Site) -> Result<Vec<String>, ConfigureError> 
     Ok(Handlers::of(&config).names())
 }
 
+/// The program that our own file gives the handler of this name.
+pub(super) fn program(site: &Site) -> Result<Option<String>, ConfigureError> {
+    let config = read(&site.files, &site.dir("containerd"))?;
+    check_own(&config)?;
+    Ok(Handlers::of(&config).program(&site.name))
+}
+
 pub(super) fn plan(site: &Site) -> Result<Plan, ConfigureError> {
     let config = read(&site.files, &site.dir("containerd"))?;
     check_own(&config)?;
@@ -300,15 +307,15 @@ fn remove(site: &Site, config: &Config) -> Result<Plan, ConfigureError> {
         plan.file(&site.files, &config.chain.own_path, Some(text))?;
         return Ok(plan);
     }
+    let pattern = site.dir("containerd").join(PATTERN);
+    let rest = match &config.main {
+        Some(main) if made::split(main.raw()).0 == new_main(&pattern) => None,
+        Some(main) => Some(without_import(main, &pattern)),
+        None => None,
+    };
+    plan.file(&site.files, &config.main_path, rest)?;
+    // Last, since it may know of the directory that both are in.
     plan.file(&site.files, &config.chain.own_path, None)?;
-    if let Some(main) = &config.main {
-        let pattern = site.dir("containerd").join(PATTERN);
-        let rest = match main.raw() == new_main(&pattern) {
-            true => None,
-            false => Some(without_import(main, &pattern)),
-        };
-        plan.file(&site.files, &config.main_path, rest)?;
-    }
     Ok(plan)
 }
 

@@ -4,9 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use toml_edit::{DocumentMut, Item};
+use toml_edit::Item;
 
 use super::chain::with_own;
+use super::entries::{self, Entries};
 use super::{Chain, ConfigureError, Plan, Remark, Site};
 use crate::files::Files;
 use crate::toml_file::{self, TomlFile};
@@ -22,6 +23,12 @@ const STATE_ROOT: &str = "/run/fleet-nvidia";
 const MONITOR: [&str; 3] = ["monitor_path", "monitor_cgroup", "monitor_env"];
 const RUNTIMES: [&str; 3] = ["crio", "runtime", "runtimes"];
 const DEFAULT: [&str; 3] = ["crio", "runtime", "default_runtime"];
+const ENTRIES: Entries = Entries {
+    table: &RUNTIMES,
+    default: &DEFAULT,
+    loss: "CRI-O does not start",
+    check: check_own,
+};
 
 /// The files CRI-O reads, in order.
 pub(crate) fn chain(files: &Files) -> Result<Chain, ConfigureError> {
@@ -44,13 +51,7 @@ fn handler(name: &str) -> [&str; 4] {
 }
 
 fn add(site: &Site, chain: &Chain) -> Result<Plan, ConfigureError> {
-    let (header, mut document) = match &chain.own {
-        Some(own) => {
-            check_own(site, own)?;
-            ("", own.edit())
-        }
-        None => (HEADER, DocumentMut::new()),
-    };
+    let (header, mut document) = ENTRIES.with(site, chain, HEADER)?;
     if let Some(table) = toml_file::table_mut(&mut document, &handler(&site.name)) {
         toml_file::set(table, "runtime_path", site.program.as_str());
         toml_file::set(table, "runtime_type", "oci");
@@ -75,19 +76,14 @@ fn add(site: &Site, chain: &Chain) -> Result<Plan, ConfigureError> {
 
 /// Handlers in our own file that run this runtime.
 pub(super) fn names_of_ours(site: &Site) -> Result<Vec<String>, ConfigureError> {
-    let Some(own) = chain(&site.files)?.own else {
-        return Ok(Vec::new());
-    };
-    let table = own.table(&RUNTIMES).into_iter();
-    let names = table.flat_map(|table| table.iter().map(|(name, _)| name.to_owned()));
-    let is_ours = |name: &String| {
-        let site = Site {
-            name: name.clone(),
-            ..site.clone()
-        };
-        check_own(&site, &own).is_ok()
-    };
-    Ok(names.filter(is_ours).collect())
+    Ok(ENTRIES.names(site, &chain(&site.files)?))
+}
+
+/// The program that our own file gives the handler of this name.
+pub(super) fn program(site: &Site) -> Result<Option<String>, ConfigureError> {
+    let own = chain(&site.files)?.own;
+    let path = [handler(&site.name).as_slice(), &["runtime_path"]].concat();
+    Ok(own.and_then(|own| own.text(&path).map(str::to_owned)))
 }
 
 fn check_own(site: &Site, own: &TomlFile) -> Result<(), ConfigureError> {
@@ -216,27 +212,9 @@ pub(crate) fn backups(chain: &Chain) -> Vec<Remark> {
 }
 
 fn remove(site: &Site, chain: &Chain) -> Result<Plan, ConfigureError> {
-    if let Some(file) = chain
-        .others()
-        .find(|file| file.text(&DEFAULT) == Some(&site.name))
-    {
-        return Err(ConfigureError::StillDefault {
-            at: file.at(&DEFAULT),
-            name: site.name.clone(),
-            loss: "CRI-O does not start",
-        });
-    }
     let mut plan = Plan::new(true);
-    let Some(own) = &chain.own else {
-        return Ok(plan);
-    };
-    check_own(site, own)?;
-    let mut document = own.edit();
-    toml_file::remove(&mut document, &handler(&site.name));
-    if own.text(&DEFAULT) == Some(&site.name) {
-        toml_file::remove(&mut document, &DEFAULT);
-    }
-    let rest = (!toml_file::is_empty(&document)).then(|| document.to_string());
+    let rest = ENTRIES.without(site, chain)?;
+    let rest = rest.and_then(|(_, document)| entries::rest(&document));
     plan.file(&site.files, &chain.own_path, rest)?;
     Ok(plan)
 }

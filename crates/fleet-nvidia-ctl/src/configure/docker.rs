@@ -82,6 +82,12 @@ pub(super) fn names_of_ours(site: &Site) -> Result<Vec<String>, ConfigureError> 
     Ok(names.filter(is_ours).cloned().collect())
 }
 
+/// The program of the runtime of this name.
+pub(super) fn program(site: &Site) -> Result<Option<String>, ConfigureError> {
+    let daemon = Daemon::read(site)?;
+    Ok(daemon.program(&site.name).map(str::to_owned))
+}
+
 pub(super) fn plan(site: &Site) -> Result<Plan, ConfigureError> {
     let mut daemon = Daemon::read(site)?;
     daemon.check(site)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use similar::TextDiff;
 
-use super::ConfigureError;
+use super::{ConfigureError, made};
 use crate::files::{FileError, Files};
 
 /// What an engine's configuration is to become.
@@ -21,6 +21,8 @@ pub(crate) struct Change {
     path: PathBuf,
     before: Option<String>,
     after: Option<String>,
+    /// Directories above it that were, or are, made for it.
+    made: Vec<PathBuf>,
 }
 
 /// Something to know that does not stop us.
@@ -86,10 +88,23 @@ impl Plan {
         path: &Path,
         after: Option<String>,
     ) -> Result<(), FileError> {
+        let before = files.read(path)?;
+        // JSON has no comments to note it in: the directory goes when nothing else is in it.
+        let json = path.extension().is_some_and(|kind| kind == "json");
+        let made = match &before {
+            Some(_) if json => path.parent().map(Path::to_path_buf).into_iter().collect(),
+            Some(before) => made::split(before).1,
+            None => files.missing_above(path),
+        };
+        let after = match json {
+            true => after,
+            false => after.map(|text| made::join(made::split(&text).0, &made)),
+        };
         self.files.push(Change {
             path: path.to_path_buf(),
-            before: files.read(path)?,
+            before,
             after,
+            made,
         });
         Ok(())
     }
@@ -129,21 +144,24 @@ impl Plan {
     pub(crate) fn carry_out(&self, files: &Files) -> Result<(), ConfigureError> {
         let changes = self.changes();
         for (index, change) in changes.iter().enumerate() {
-            if let Err(err) = put(files, &change.path, change.after.as_deref()) {
+            if let Err(err) = put(files, change, change.after.as_deref()) {
                 for earlier in changes[..index].iter().rev() {
                     // The first error is the one to report.
-                    drop(put(files, &earlier.path, earlier.before.as_deref()));
+                    drop(put(files, earlier, earlier.before.as_deref()));
                 }
                 return Err(err.into());
             }
+        }
+        for change in self.files.iter().filter(|change| !change.is_one()) {
+            files.sweep(&change.path)?;
         }
         Ok(())
     }
 }
 
-fn put(files: &Files, path: &Path, text: Option<&str>) -> Result<(), FileError> {
+fn put(files: &Files, change: &Change, text: Option<&str>) -> Result<(), FileError> {
     match text {
-        Some(text) => files.replace(path, text),
-        None => files.remove(path),
+        Some(text) => files.replace(&change.path, text),
+        None => files.remove_with(&change.path, &change.made),
     }
 }

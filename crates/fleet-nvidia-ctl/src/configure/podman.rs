@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Array, DocumentMut, TableLike, Value};
 
 use super::chain::with_own;
+use super::entries::{self, Entries};
 use super::{Chain, ConfigureError, Plan, Remark, Site};
 use crate::files::Files;
 use crate::toml_file::{self, BadFile, TomlFile};
@@ -26,6 +27,12 @@ const LISTS: [(&str, &[&str]); 2] = [
     ),
     ("runtime_supports_nocgroup", &["crun", "crun-vm", "krun"]),
 ];
+const ENTRIES: Entries = Entries {
+    table: &["engine", "runtimes"],
+    default: &["engine", "runtime"],
+    loss: "every podman command fails",
+    check: check_own,
+};
 
 /// The files Podman reads, in order; ours are in the last directory.
 pub(crate) fn chain(files: &Files, user: Option<&Path>) -> Result<Chain, ConfigureError> {
@@ -61,13 +68,7 @@ pub(super) fn plan(site: &Site) -> Result<Plan, ConfigureError> {
 }
 
 fn add(site: &Site, chain: &Chain) -> Result<Plan, ConfigureError> {
-    let (header, mut document) = match &chain.own {
-        Some(own) => {
-            check_own(site, own)?;
-            ("", own.edit())
-        }
-        None => (HEADER, DocumentMut::new()),
-    };
+    let (header, mut document) = ENTRIES.with(site, chain, HEADER)?;
     write_entry(site, chain, &mut document)?;
     let mut plan = Plan::new(false);
     plan.remarks.extend(later(site, chain));
@@ -78,20 +79,17 @@ fn add(site: &Site, chain: &Chain) -> Result<Plan, ConfigureError> {
 
 /// Names in our own file that lead to this runtime.
 pub(super) fn names_of_ours(site: &Site) -> Result<Vec<String>, ConfigureError> {
+    Ok(ENTRIES.names(site, &chain(&site.files, site.user.as_deref())?))
+}
+
+/// The program that our own file gives this name.
+pub(super) fn program(site: &Site) -> Result<Option<String>, ConfigureError> {
     let own = chain(&site.files, site.user.as_deref())?.own;
-    let Some(own) = own else {
-        return Ok(Vec::new());
+    let keys = ["engine", "runtimes", site.name.as_str()];
+    let Some(own) = own.filter(|own| own.item(&keys).is_some()) else {
+        return Ok(None);
     };
-    let table = own.table(&["engine", "runtimes"]).into_iter();
-    let names = table.flat_map(|table| table.iter().map(|(name, _)| name.to_owned()));
-    let is_ours = |name: &String| {
-        let site = Site {
-            name: name.clone(),
-            ..site.clone()
-        };
-        check_own(&site, &own).is_ok()
-    };
-    Ok(names.filter(is_ours).collect())
+    Ok(programs(&own, &keys)?.into_iter().next())
 }
 
 /// Our own file may be the package's or edited by hand; an entry of this name for another program is not ours.
@@ -233,29 +231,14 @@ fn later(site: &Site, chain: &Chain) -> Vec<Remark> {
 }
 
 fn remove(site: &Site, chain: &Chain) -> Result<Plan, ConfigureError> {
-    let default = ["engine", "runtime"];
-    if let Some(file) = chain
-        .others()
-        .find(|file| file.text(&default) == Some(&site.name))
-    {
-        return Err(ConfigureError::StillDefault {
-            at: file.at(&default),
-            name: site.name.clone(),
-            loss: "every podman command fails",
-        });
-    }
     let mut plan = Plan::new(true);
-    let Some(own) = &chain.own else {
-        return Ok(plan);
+    let rest = match ENTRIES.without(site, chain)? {
+        None => None,
+        Some((own, mut document)) => {
+            take_from_lists(site, chain, own, &mut document)?;
+            entries::rest(&document)
+        }
     };
-    check_own(site, own)?;
-    let mut document = own.edit();
-    toml_file::remove(&mut document, &["engine", "runtimes", &site.name]);
-    if own.text(&default) == Some(&site.name) {
-        toml_file::remove(&mut document, &default);
-    }
-    take_from_lists(site, chain, own, &mut document)?;
-    let rest = (!toml_file::is_empty(&document)).then(|| document.to_string());
     plan.file(&site.files, &chain.own_path, rest)?;
     Ok(plan)
 }

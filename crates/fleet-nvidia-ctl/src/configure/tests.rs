@@ -12,6 +12,7 @@ struct Root(tempfile::TempDir);
 impl Root {
     fn new(files: &[(&str, &str)]) -> Self {
         let root = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(root.path("/etc")).unwrap();
         root.write("/usr/bin/fleet-nvidia", "binary");
         let program = root.path("/usr/bin/fleet-nvidia");
         fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
@@ -35,17 +36,24 @@ impl Root {
         fs::read_to_string(self.path(path)).unwrap()
     }
 
-    /// All files and their texts.
-    fn all(&self) -> Vec<(PathBuf, String)> {
-        let files = Files::new(Some(self.0.path()));
-        let paths = files.list_deep(Path::new("/")).unwrap();
-        paths
-            .into_iter()
-            .map(|path| {
-                let text = files.read(&path).unwrap().unwrap();
-                (path, text)
-            })
-            .collect()
+    /// All files and their texts, and all directories.
+    fn all(&self) -> Vec<(PathBuf, Option<String>)> {
+        fn walk(dir: &Path, all: &mut Vec<(PathBuf, Option<String>)>) {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => {
+                        walk(&path, all);
+                        all.push((path, None));
+                    }
+                    false => all.push((path.clone(), Some(fs::read_to_string(path).unwrap()))),
+                }
+            }
+        }
+        let mut all = Vec::new();
+        walk(self.0.path(), &mut all);
+        all.sort();
+        all
     }
 
     /// Verdict or error text, output, remarks.

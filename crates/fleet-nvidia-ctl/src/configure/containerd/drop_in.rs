@@ -48,6 +48,12 @@ impl Handlers {
         self.programs.iter().map(|(name, _)| name.clone()).collect()
     }
 
+    pub(super) fn program(&self, name: &str) -> Option<String> {
+        let mut all = self.programs.iter();
+        let found = all.find(|(known, _)| known == name);
+        found.map(|(_, program)| program.clone())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.programs.is_empty()
     }

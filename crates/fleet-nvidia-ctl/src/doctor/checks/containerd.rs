@@ -4,8 +4,8 @@ use std::path::Path;
 
 use toml_edit::Item;
 
-use crate::configure::ConfigureError;
 use crate::configure::containerd::{self, Config, Handlers};
+use crate::configure::{ConfigureError, made};
 use crate::doctor::check::{Broken, Check, Finding, Node, Outcome, absent, outcome};
 
 pub(super) const CHECKS: &[Check] = &[Check {
@@ -88,7 +88,7 @@ fn drift(config: &Config) -> Result<Option<Finding>, Broken> {
     let want = handlers
         .drop_in(config)
         .map_err(|err| Broken(err.to_string()))?;
-    Ok((want != own.raw()).then(|| {
+    Ok((want != made::split(own.raw()).0).then(|| {
         Finding::warning(
             format!(
                 "{} repeats an older CRI section than that of the main file, and hides it",
