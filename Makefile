@@ -4,7 +4,7 @@
 # make vm     Debian trixie with systemd and Podman 5 in a virtual machine, by software emulation: 20 minutes and more
 # make conformance   the suites of crun and runc over this runtime and over both of them; SUITES="crun runc podman" for Podman's, too
 # make bench  create, start, delete, exec and state beside crun and runc
-# make deb, make rpm    packages, in target/dist
+# make deb, make rpm, make image    packages, and the image that installs on nodes of a cluster, in target/dist
 # make packages-test    the packages on Debian 12 and 13 and with rpm, lintian and rpmlint; make test does a part of it
 SHELL := /bin/bash
 TOP := $(CURDIR)
@@ -16,7 +16,7 @@ PROFILE ?= release
 OUT = $(TARGET_DIR)/$(TRIPLE)/$(PROFILE)
 TOOLS = $(TARGET_DIR)/$(PROFILE)
 
-.PHONY: all setup build tools images demo test unit suites peers conformance vm bench lint clean deb rpm packages-check packages-test package-files
+.PHONY: all setup build tools images demo test unit suites peers conformance vm bench lint clean deb rpm image packages-check packages-test package-files
 
 all: build
 
@@ -59,8 +59,9 @@ suites:
 		tests/isolate cargo test --locked --offline -p fleet-tests -- --test-threads=1
 
 # Packages that are given away do not tell where they were built.
-deb rpm: REMAP = $(empty) --remap-path-prefix=$(TOP)=/usr/src/fleet-nvidia --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/usr/src/cargo
-deb rpm: build package-files
+deb rpm image: REMAP = $(empty) --remap-path-prefix=$(TOP)=/usr/src/fleet-nvidia --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/usr/src/cargo
+deb rpm image: build package-files
+	@$(if $(filter image,$@),tests/setup/packages.sh buildah)
 	PROGRAMS=$(TARGET_DIR)/package/bin GEN=$(TARGET_DIR)/package/gen packaging/$@/build $(TARGET_DIR)/dist
 
 # Man pages and completions come from the programs' own definitions, in a build that does nothing else.

@@ -1,6 +1,7 @@
 #!/bin/bash
 # packages.sh [all] DIR: builds the packages in $PROGRAMS (the programs) and DIR (made by packaging/generate), twice, and installs,
-# uses, upgrades and removes the deb in a fresh Debian 12; brings up services by podman-compose. "all" adds Debian 13, the rpm, lintian and rpmlint.
+# uses, upgrades and removes the deb in a fresh Debian 12; brings up services by podman-compose; checks the Kubernetes manifests and runs
+# the image of the node installer. "all" adds Debian 13, the rpm, lintian and rpmlint.
 #   STATE     where root file systems are kept between runs
 #   SIMULATE  directory of fleet-simulate
 set -euo pipefail
@@ -38,9 +39,11 @@ build() {
     rm -rf "$out"
     "$TOP/packaging/deb/build" "$out" >/dev/null
     [ -z "$all" ] || "$TOP/packaging/rpm/build" "$out" >/dev/null
+    # An archive has the time at which it was made; the digest is the image's.
+    "$TOP/packaging/image/build" "$STATE/image" | sed 's/.* //' > "$out/image.digest"
 }
 
-need mmdebstrap dpkg-dev xz-utils podman-compose iptables ${all:+rpm rpmlint lintian systemd}
+need mmdebstrap dpkg-dev xz-utils podman-compose iptables buildah jq python3-venv ${all:+rpm rpmlint lintian systemd}
 mkdir -p "$STATE"
 build packages
 sleep 1
@@ -61,10 +64,11 @@ done
 # A network of its own: Podman makes a bridge.
 "$TOP/tests/isolate" unshare --net "$TOP/tests/packages/compose.sh" "$STATE" "$PROGRAMS/fleet-nvidia" "$SIMULATE"
 say "podman-compose: a GPU service and one without"
-[ -n "$all" ] || exit 0
-
 "$TOP/tests/packages/kubernetes.sh" "$STATE"
-say "the Kubernetes manifests follow the schemas"
+say "the Kubernetes manifests follow the schemas, and the chart says the same"
+"$TOP/tests/isolate" "$TOP/tests/packages/image.sh" "$STATE" "$STATE"/image/*.tar "$PROGRAMS/fleet-nvidia"
+say "the image installs on a node, and leaves it as it was"
+[ -n "$all" ] || exit 0
 
 # The units among those of the machine's own systemd.
 units=$STATE/units
