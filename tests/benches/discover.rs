@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use fleet_discover::Live;
 use fleet_host::{Host, Store};
+use fleet_tests::toolkit::{Room, nvidia_ctk};
 
 const ROUNDS: usize = 200;
 
@@ -47,6 +48,26 @@ fn main() {
             &times,
         );
     }
+    beside_nvidia_ctk(Path::new(&ctl));
+}
+
+/// Beside NVIDIA's own tool, where this machine has it.
+fn beside_nvidia_ctk(ctl: &Path) {
+    let Some(ctk) = nvidia_ctk() else {
+        println!("SKIP nvidia-ctk: it is not there; FLEET_NVIDIA_CTK names one");
+        return;
+    };
+    let node = Path::new("/run/race-8");
+    let simulate = ctl.with_file_name("fleet-simulate");
+    let mut command = Command::new(simulate);
+    command.args(["create", "--quiet", "--machine", "h100x8", "--root"]);
+    assert!(command.arg(node).status().expect("make a node").success());
+    let room = Room::new(node, &ctk, ctl).expect("furnish the node");
+    let hook = ["--nvidia-cdi-hook-path", "/usr/bin/nvidia-cdi-hook"];
+    let args = [&["cdi", "generate", "--output", "/race.yaml"], &hook[..]].concat();
+    let (theirs, ours) = room.race(&args, 20);
+    row("cdi generate by NVML, nvidia-ctk", &[theirs]);
+    row("cdi generate by NVML, ours", &[ours]);
 }
 
 /// As the runtime does it: what was made is kept, and taken again while the machine is the same.

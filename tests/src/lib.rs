@@ -9,6 +9,8 @@
     clippy::missing_panics_doc
 )]
 
+pub mod toolkit;
+
 use std::env;
 use std::fs;
 use std::io::Write;

@@ -13,6 +13,9 @@ use fleet_discover::Live;
 use fleet_host::{Host, Store};
 use fleet_tests::{Bundle, Output, path, run, skip, unique};
 
+#[path = "generate/toolkit.rs"]
+mod toolkit;
+
 /// A simulated node in a directory of its own; nothing, loudly, where it cannot be made.
 struct Node(PathBuf);
 
@@ -665,6 +668,26 @@ fn refresh_follows_the_machine_and_keeps_a_good_spec() {
     );
 }
 
+/// Directory of the CUDA library in a list of files, and its version.
+fn cuda(files: &[String]) -> (String, String) {
+    let found = files.iter().find_map(|path| {
+        path.split_once("/libcuda.so.")
+            .filter(|(_, end)| end.contains('.'))
+    });
+    let (dir, version) = found.expect("a CUDA library");
+    (dir.to_owned(), version.to_owned())
+}
+
+/// The description of a machine with this driver.
+fn machine_of(version: &str) -> String {
+    let description = PathBuf::from("/run")
+        .join(unique("machine"))
+        .with_extension("toml");
+    let text = format!("driver = \"{version}\"\n[[gpu]]\nmodel = \"h100\"\n");
+    fs::write(&description, text).expect("write a description");
+    description.display().to_string()
+}
+
 /// The user space of the real driver, from Debian's packages; nothing, loudly, where they cannot be had.
 fn real_driver(test: &str) -> Option<(PathBuf, Vec<String>)> {
     let dir = path("FLEET_STATE").join("driver");
@@ -723,17 +746,8 @@ fn no_file_of_the_real_driver_is_missed() {
     let Some((root, files)) = real_driver(test) else {
         return;
     };
-    let cuda = files.iter().find_map(|path| {
-        path.split_once("/libcuda.so.")
-            .filter(|(_, end)| end.contains('.'))
-    });
-    let version = cuda.expect("a CUDA library").1.to_owned();
-    let description = PathBuf::from("/run")
-        .join(unique("machine"))
-        .with_extension("toml");
-    let text = format!("driver = \"{version}\"\n[[gpu]]\nmodel = \"h100\"\n");
-    fs::write(&description, text).expect("write a description");
-    let Some(node) = Node::new(test, &description.display().to_string()) else {
+    let (_, version) = cuda(&files);
+    let Some(node) = Node::new(test, &machine_of(&version)) else {
         return;
     };
     let (driver, sim) = (root.display().to_string(), node.0.display().to_string());
@@ -829,5 +843,4 @@ fn no_file_of_the_real_driver_is_missed() {
             mount.host_path
         );
     }
-    fs::remove_file(description).expect("remove the description");
 }

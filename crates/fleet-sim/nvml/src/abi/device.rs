@@ -5,12 +5,15 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use fleet_sim_machine::{Gpu, model};
 use nvml_wrapper_sys::bindings::{
-    nvmlBridgeChipHierarchy_st, nvmlC2cModeInfo_v1_t, nvmlPciInfo_st, nvmlPciInfoExt_v1_t,
+    nvmlBridgeChipHierarchy_st, nvmlC2cModeInfo_v1_t, nvmlDeviceAddressingMode_v1_t,
+    nvmlDeviceAddressingModeType_t_NVML_DEVICE_ADDRESSING_MODE_ATS as ADDRESSING_ATS,
+    nvmlDeviceAddressingModeType_t_NVML_DEVICE_ADDRESSING_MODE_NONE as ADDRESSING_NONE,
+    nvmlPciInfo_st, nvmlPciInfoExt_v1_t,
 };
 
 use super::{
     Device, either, export, fill, handle, mig, of, part, part_handle, put, put_array, put_text,
-    put_two, refuse, text, visible, whole,
+    put_two, refuse, text, version, visible, whole,
 };
 use crate::session::{self, Session, code};
 
@@ -136,6 +139,11 @@ export! {
     nvmlDeviceGetAPIRestriction(device: Device, kind: c_uint, out: *mut c_uint) { put(out, whole(device, |_, _| (kind == 0).then_some(0))) }
     nvmlDeviceGetC2cModeInfoV(device: Device, out: *mut nvmlC2cModeInfo_v1_t) {
         put(out, whole(device, |_, m| m.coherent.then_some(nvmlC2cModeInfo_v1_t { isC2cEnabled: 1 })))
+    }
+    nvmlDeviceGetAddressingMode(device: Device, out: *mut nvmlDeviceAddressingMode_v1_t) {
+        let Some(version) = version(out) else { return code::INVALID_ARGUMENT };
+        let value = |coherent| if coherent { ADDRESSING_ATS } else { ADDRESSING_NONE };
+        put(out, whole(device, |_, m| Some(nvmlDeviceAddressingMode_v1_t { version, value: value(m.coherent) })))
     }
     nvmlDeviceGetNumaNodeId(device: Device, out: *mut c_uint) { put(out, whole(device, |_, m| m.coherent.then_some(1))) }
     nvmlDeviceGetDriverModel(device: Device, _current: *mut c_uint, _pending: *mut c_uint) {
