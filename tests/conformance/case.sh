@@ -23,6 +23,9 @@ case $suite in
         export RUNC=$RUNTIME
         cd "$dir/runc/tests/integration"
         exec bats -t -f "$exactly" "$file" ;;
+    tools)
+        cd "$dir/tools"
+        exec "./$name" ;;
     podman)
         . "${0%/*}/podman.sh"
         cd "$dir/podman/test/system"

@@ -10,6 +10,9 @@ case $suite in
 module = __import__(sys.argv[1][:-3])
 for name in module.all_tests: print(sys.argv[1], name, sep="\t")' "$file" | grep '^test_' || true
         done ;;
+    tools)
+        cd "$dir/tools"
+        find . -maxdepth 1 -type f -executable ! -name runtimetest -printf 'validation\t%f\n' | sort ;;
     runc) cd "$dir/runc/tests/integration" ;;&
     podman) cd "$dir/podman/test/system" ;;&
     runc | podman)

@@ -67,3 +67,16 @@ if [ ! -f "$dir/runc.ready" ]; then
     "${0%/*}/images.sh" "$dir" "$dir/runc/tests/integration/testdata"
     touch "$dir/runc.ready"
 fi
+
+# The Open Container Initiative's validation programs. Debian's package of runtime-tools does not have them, so a checkout
+# with its vendor directory is named by RUNTIME_TOOLS; it wants Go 1.21 or later, as GO.
+if [ -n "${RUNTIME_TOOLS:-}" ] && [ ! -f "$dir/tools.ready" ]; then
+    rm -rf "${dir:?}/tools"
+    mkdir "$dir/tools"
+    (cd "$RUNTIME_TOOLS" && export GOFLAGS=-mod=vendor GOTOOLCHAIN=local CGO_ENABLED=0 GOCACHE="$dir/go-cache" &&
+        "${GO:-go}" build -o "$dir/tools/" ./validation/... && "${GO:-go}" build -tags netgo,osusergo -o "$dir/tools/runtimetest" ./cmd/runtimetest)
+    rm -rf "$dir/go-cache"
+    cp "$RUNTIME_TOOLS"/rootfs-*.tar.gz "$dir/tools/"
+    git -C "$RUNTIME_TOOLS" log -1 --format='%h of %cs' > "$dir/tools.version" 2>/dev/null || cat "$RUNTIME_TOOLS/VERSION" > "$dir/tools.version"
+    touch "$dir/tools.ready"
+fi

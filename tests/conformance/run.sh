@@ -1,8 +1,8 @@
 #!/bin/bash
-# Runs the suites of crun, runc and Podman over this project's runtime and over both of them, each case in an isolated run of its own,
+# Runs the suites of crun, runc, runtime-tools and Podman over this project's runtime and over both of them, each case in an isolated run of its own,
 # and reports. What was passed is in RESULTS, one JSON object a case.
 #   run.sh DIR SUITES RUNTIMES VIEWS [FILTER]
-#     SUITES    crun, runc, podman
+#     SUITES    crun, runc, podman, tools
 #     RUNTIMES  paths of binaries, separated by blanks
 #     VIEWS     v1, v2: the cgroup hierarchies that the tests see
 #     FILTER    regular expression; only cases `FILE CASE` that match it are run, in place of their earlier results

@@ -224,7 +224,7 @@ case_cgroupfs() {
     has "$(pod --cgroup-manager=cgroupfs run --rm --device nvidia.com/gpu=all fleet-glibc nvidia-smi -L)" "GPU 1"
 }
 case_without_bus() {
-    # systemd's own socket is enough.
+    # systemd's own socket is enough. After the rootless cases: a user's systemd does not come back to a bus that was gone.
     systemctl stop dbus.socket dbus.service 2>/dev/null
     local out code
     out=$(fleet_run nobus "$here/bundle"); code=$?
@@ -397,8 +397,8 @@ case_reboot_restarts() {
 }
 
 BEFORE="main_job scope daemon_reload device_isolation memory oom cpu cpuset pids update exec_logs_stop pause properties nested_cgroups
-    pod cgroupfs bare_runtime without_bus bus_only no_systemd_hint quadlet generate_systemd apparmor selinux
-    rootless rootless_oom rootless_ssh_session rootless_bare_runtime rootless_quadlet keep_for_reboot nothing_left"
+    pod cgroupfs bare_runtime bus_only no_systemd_hint quadlet generate_systemd apparmor selinux
+    rootless rootless_oom rootless_ssh_session rootless_bare_runtime rootless_quadlet without_bus keep_for_reboot nothing_left"
 AFTER="reboot_restarts"
 
 run_case() {
