@@ -29,7 +29,7 @@ pub use plan::{
 };
 pub use policy::{
     Allow, AuditPolicy, CapabilityPolicy, DEFAULT_CONFIG, HookPolicy, Policy, PolicyError,
-    PolicyFile, Profile, Sources,
+    PolicyFile, Profile, Rule, Sources,
 };
 pub use request::{Asked, Refusal, Request, RequestError, RequestOutcome, Source, concerns};
 pub use requirements::{Properties, RequirementError, Requirements};

@@ -2,11 +2,16 @@
 
 mod file;
 mod print;
+mod rule;
 mod toolkit;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use fleet_cdi::QualifiedName;
+use serde_json::Value;
+
+pub use rule::Rule;
 
 use crate::capabilities::Capabilities;
 use crate::request::Source;
@@ -39,6 +44,8 @@ pub struct Policy {
     pub sources: Sources,
     /// What each source may ask for.
     pub allow: Allow,
+    /// Other limits for some containers; the first that fits counts.
+    pub rules: Vec<Rule>,
     /// How hooks are run.
     pub hooks: HookPolicy,
     /// Where it is written down who got which device.
@@ -59,6 +66,7 @@ impl Default for Policy {
             ignore_imex: false,
             sources: Sources::default(),
             allow: Allow::default(),
+            rules: Vec::new(),
             hooks: HookPolicy::default(),
             audit: AuditPolicy::default(),
         }
@@ -237,6 +245,26 @@ impl Policy {
                 Profile::Crio => false,
                 Profile::Auto => !by_cri,
             })
+    }
+
+    /// The settings for one container: a rule that fits it takes the place of `[allow]`, and no other counts then.
+    pub(crate) fn for_container(&self, spec: &Value) -> Cow<'_, Self> {
+        match self.rules.iter().find(|rule| rule.fits(spec)) {
+            None if self.rules.is_empty() => Cow::Borrowed(self),
+            None => Cow::Owned(Self {
+                rules: Vec::new(),
+                ..self.clone()
+            }),
+            Some(rule) => Cow::Owned(Self {
+                allow: Allow {
+                    cdi_annotations: rule.allow.clone(),
+                    volume_mounts: rule.allow.clone(),
+                    environment: rule.allow.clone(),
+                },
+                rules: vec![rule.clone()],
+                ..self.clone()
+            }),
+        }
     }
 
     /// Whether `name` may be asked for through `source`.

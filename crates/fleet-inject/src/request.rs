@@ -150,6 +150,7 @@ impl Request {
         if image::is_sandbox(spec) {
             return Ok(outcome);
         }
+        let policy = &*policy.for_container(spec);
         for read in [annotations::read, mounts::read, environment::read] {
             let wanted = read(spec, policy, &mut outcome)?;
             if outcome.grant(wanted, policy)? {
@@ -213,10 +214,11 @@ impl RequestOutcome {
             let name = names::of_kind(&none.kind, "none", &none.source)?;
             match policy.allows(&none.source, &name) {
                 true => self.request.none_kind = Some(none),
-                false => self.refused.push(not_allowed(&Asked {
-                    name,
-                    source: none.source,
-                })),
+                false => {
+                    let source = none.source;
+                    self.refused
+                        .push(not_allowed(&Asked { name, source }, policy));
+                }
             }
         }
         self.grant_devices(wanted.devices, policy)?;
@@ -235,7 +237,7 @@ impl RequestOutcome {
             }
             let known = &mut self.request.devices;
             if !policy.allows(&asked.source, &asked.name) {
-                self.refused.push(not_allowed(&asked));
+                self.refused.push(not_allowed(&asked, policy));
             } else if !known.iter().any(|other| other.name == asked.name) {
                 known.push(asked);
             }
@@ -253,13 +255,17 @@ impl RequestOutcome {
     }
 }
 
-fn not_allowed(asked: &Asked) -> Refusal {
+fn not_allowed(asked: &Asked, policy: &Policy) -> Refusal {
     let setting = match asked.source {
+        _ if !policy.rules.is_empty() => "rule.allow",
         Source::Annotation(_) => "allow.cdi-annotations",
         Source::VolumeMount(_) => "allow.volume-mounts",
         _ => "allow.environment",
     };
-    let remedy = format!("{:?} added to `{setting}`", asked.name.kind());
+    let remedy = match policy.rules.first() {
+        Some(rule) => format!("{:?} added to `allow` of {rule}", asked.name.kind()),
+        None => format!("{:?} added to `{setting}`", asked.name.kind()),
+    };
     Refusal {
         source: asked.source.clone(),
         asked: asked.name.to_string(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Policy, PolicyError, PolicyFile, Profile};
+use super::{Policy, PolicyError, PolicyFile, Profile, Rule};
 use crate::capabilities::Capabilities;
 
 pub(super) type Entry<'a> = (&'a str, Range<usize>, &'a Spanned<DeValue<'a>>);
@@ -69,6 +69,7 @@ impl<'a> Reader<'a> {
             "ignore-imex-channel-requests" => policy.ignore_imex = self.flag(entry)?,
             "sources" => self.section(policy, entry, Self::sources)?,
             "allow" => self.section(policy, entry, Self::allow)?,
+            "rule" => policy.rules = self.rules(entry)?,
             "hooks" => self.section(policy, entry, Self::hooks)?,
             "audit" => self.section(policy, entry, Self::audit)?,
             _ => self.unknown("", entry),
@@ -113,6 +114,33 @@ impl<'a> Reader<'a> {
             _ => self.unknown("allow.", entry),
         }
         Ok(())
+    }
+
+    /// A condition that is not known must not be passed over: without it the rule would fit more containers.
+    fn rules(&self, entry: &Entry<'_>) -> Result<Vec<Rule>, PolicyError> {
+        let all = entry.2.get_ref().as_array();
+        let all = all.ok_or_else(|| self.wrong(entry, "a list of tables, [[rule]]"))?;
+        let rules = all.iter().map(|item| {
+            let item = ("rule", item.span(), item);
+            let table = item.2.get_ref().as_table();
+            let table = table.ok_or_else(|| self.wrong(&item, "a table"))?;
+            let (mut rule, mut allow) = (Rule::default(), None);
+            for inner in self.entries(table) {
+                match inner.0 {
+                    "namespaces" => rule.namespaces = Some(self.strings(&inner)?),
+                    "annotations" => rule.annotations = self.prefixes(&inner)?,
+                    "allow" => allow = Some(self.patterns(&inner)?),
+                    _ => {
+                        let problem =
+                            "is not known in a rule; known are namespaces, annotations, allow";
+                        return Err(self.value(&inner, problem.to_owned()));
+                    }
+                }
+            }
+            rule.allow = allow.ok_or_else(|| self.value(&item, "has no `allow`".to_owned()))?;
+            Ok(rule)
+        });
+        rules.collect()
     }
 
     fn hooks(&mut self, policy: &mut Policy, entry: &Entry<'_>) -> Result<(), PolicyError> {
@@ -392,6 +420,12 @@ environment-unprivileged = true
 cdi-annotations = []
 volume-mounts = ["nvidia.com/gpu"]
 environment = ["nvidia.com/gpu=0"]
+[[rule]]
+namespaces = ["team-a", "ml-*"]
+annotations = ["tier=shared"]
+allow = []
+[[rule]]
+allow = ["nvidia.com/gpu=1"]
 [hooks]
 native = false
 foreign = false
@@ -427,6 +461,23 @@ journald = true
         assert!(policy.allow.cdi_annotations.is_empty());
         assert_eq!(policy.allow.volume_mounts, ["nvidia.com/gpu"]);
         assert_eq!(policy.allow.environment, ["nvidia.com/gpu=0"]);
+        let own = |list: &[&str]| {
+            list.iter()
+                .map(|text| (*text).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let rules = [
+            Rule {
+                namespaces: Some(own(&["team-a", "ml-*"])),
+                annotations: own(&["tier=shared"]),
+                allow: Vec::new(),
+            },
+            Rule {
+                allow: own(&["nvidia.com/gpu=1"]),
+                ..Rule::default()
+            },
+        ];
+        assert_eq!(policy.rules, rules);
         assert!(!policy.hooks.native && !policy.hooks.foreign);
         assert_eq!(policy.hooks.foreign_timeout, 5);
         assert_eq!(
@@ -532,6 +583,22 @@ journald = true
                 "`file` is \"audit.log\", not the absolute path of a file",
             ),
             ("hooks = 1", 1, "`hooks` is of type integer, not a table"),
+            (
+                "[[rule]]\nnamespace = \"a\"\nallow = []",
+                2,
+                "`namespace` is not known in a rule; known are namespaces, annotations, allow",
+            ),
+            ("[[rule]]\nnamespaces = [\"a\"]", 1, "`rule` has no `allow`"),
+            (
+                "[rule]\nallow = []",
+                1,
+                "`rule` is of type table, not a list of tables, [[rule]]",
+            ),
+            (
+                "[[rule]]\nallow = [\"gpu\"]",
+                2,
+                "`allow` has \"gpu\", not \"*\", \"vendor/class\" or \"vendor/class=device\"",
+            ),
         ];
         for (text, line, problem) in cases {
             let err = parse(text, "/c").unwrap_err();

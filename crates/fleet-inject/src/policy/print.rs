@@ -7,10 +7,29 @@ pub(super) fn print(policy: &Policy) -> String {
         general(policy),
         sources(policy),
         allow(policy),
+        rules(policy),
         hooks(policy),
         audit(policy),
     ]
+    .into_iter()
+    .filter(|part| !part.is_empty())
+    .collect::<Vec<_>>()
     .join("\n")
+}
+
+fn rules(policy: &Policy) -> String {
+    let rules = policy.rules.iter().map(|rule| {
+        let settings = section(&[
+            ("namespaces", rule.namespaces.as_ref().map(list)),
+            (
+                "annotations",
+                (!rule.annotations.is_empty()).then(|| list(&rule.annotations)),
+            ),
+            ("allow", Some(list(&rule.allow))),
+        ]);
+        format!("[[rule]]\n{settings}")
+    });
+    rules.collect::<Vec<_>>().join("\n")
 }
 
 fn general(policy: &Policy) -> String {

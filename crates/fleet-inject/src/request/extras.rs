@@ -82,7 +82,7 @@ fn gated(spec: &Value, policy: &Policy, outcome: &mut RequestOutcome) -> Result<
         let asked = Asked { name, source };
         match policy.allows(&asked.source, &asked.name) {
             true => outcome.request.extras.push(asked),
-            false => outcome.refused.push(super::not_allowed(&asked)),
+            false => outcome.refused.push(super::not_allowed(&asked, policy)),
         }
     }
     Ok(())

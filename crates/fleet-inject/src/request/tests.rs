@@ -276,6 +276,56 @@ fn automatic_names_mean_what_the_specs_have() {
 }
 
 #[test]
+fn a_rule_takes_the_place_of_the_limits_for_all() {
+    let rule = |namespaces: Option<&[&str]>, allow: &[&str]| crate::Rule {
+        namespaces: namespaces.map(|list| list.iter().map(|name| (*name).to_owned()).collect()),
+        annotations: Vec::new(),
+        allow: allow.iter().map(|pattern| (*pattern).to_owned()).collect(),
+    };
+    let policy = Policy {
+        rules: vec![
+            rule(Some(&["team-a"]), &["nvidia.com/gpu=0"]),
+            rule(Some(&["batch"]), &[]),
+        ],
+        ..Policy::default()
+    };
+    let asks = |namespace: &str| {
+        json!({"annotations": {
+            "io.kubernetes.cri-o.Namespace": namespace,
+            "cdi.k8s.io/x": "nvidia.com/gpu=0,nvidia.com/gpu=1",
+        }})
+    };
+    let both = ["nvidia.com/gpu=0", "nvidia.com/gpu=1"];
+    assert_eq!(names(&asks("team-a"), &policy), both[..1]);
+    assert_eq!(names(&asks("batch"), &policy), both[..0]);
+    assert_eq!(names(&asks("other"), &policy), both);
+    let refused = read(&asks("team-a"), &policy).refused;
+    let told: Vec<_> = refused.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "nvidia.com/gpu=1, asked for by annotation cdi.k8s.io/x, is refused by `rule.allow`; hint: \"nvidia.com/gpu\" \
+          added to `allow` of the [[rule]] with namespaces = [\"team-a\"] in the configuration"
+        ]
+    );
+    // Where none fits, the hint is about [allow].
+    let strict = Policy {
+        allow: crate::Allow {
+            cdi_annotations: Vec::new(),
+            ..crate::Allow::default()
+        },
+        ..policy
+    };
+    let refused = read(&asks("other"), &strict).refused;
+    assert!(
+        refused
+            .iter()
+            .all(|refusal| refusal.setting == "allow.cdi-annotations")
+    );
+    assert_eq!(names(&asks("team-a"), &strict), both[..1]);
+}
+
+#[test]
 fn modes_that_are_none_say_so() {
     let error = |value: &str| {
         Request::from_spec(&env(value), &Policy::default())
