@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the demo and the tests need and this machine lacks, and the packages named. Debian 12 or later, root.
 set -eu
-need="podman conmon crun runc containerd busybox-static uidmap fuse-overlayfs catatonit netavark procps libseccomp-dev gcc libc6-dev pkg-config musl-tools musl iproute2 util-linux jq strace $*"
+need="podman conmon crun runc containerd buildah criu busybox-static uidmap fuse-overlayfs catatonit netavark procps libseccomp-dev gcc libc6-dev pkg-config musl-tools musl iproute2 util-linux jq strace $*"
 missing=""
 for package in $need; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"

@@ -9,6 +9,7 @@
     clippy::missing_panics_doc
 )]
 
+pub mod engine;
 pub mod toolkit;
 
 use std::env;

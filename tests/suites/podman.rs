@@ -805,12 +805,43 @@ fn files_checks_and_signals_of_a_service() {
     let image = unique("committed");
     drop(podman(&["commit", "-q", &service.0, &image]).ok());
     drop(podman(&["run", "--rm", &image, "test", "-e", "/copied"]).ok());
-    let checkpoint = podman(&["container", "checkpoint", &service.0]);
-    assert!(
-        checkpoint.code != 0 && checkpoint.stderr.contains("checkpoint"),
-        "{checkpoint:#?}"
+}
+
+/// Podman asks the runtime first, and says itself that it cannot; the container goes on.
+#[test]
+fn checkpoint_and_restore_are_unsupported() {
+    if run(Command::new("criu").arg("--version")).code != 0 {
+        return skip(
+            "checkpoint_and_restore_are_unsupported",
+            "criu is not installed, and without it Podman does not ask the runtime",
+        );
+    }
+    let service = Service::new(&[], "fleet-busybox");
+    let pid = || podman(&["inspect", "-f", "{{.State.Pid}}", &service.0]).ok();
+    let before = pid();
+    let archive = format!("/run/{}.tar", service.0);
+    for options in [&[][..], &["--export", &archive], &["--leave-running"]] {
+        let out = podman(&[&["container", "checkpoint"], options, &[&service.0]].concat());
+        assert!(
+            out.code == 125
+                && out
+                    .stderr
+                    .contains("runtime does not support checkpoint/restore"),
+            "{out:#?}"
+        );
+    }
+    assert_eq!(
+        podman(&["inspect", "-f", "{{.State.Status}}", &service.0]).ok(),
+        "running\n"
     );
+    assert_eq!(pid(), before);
     drop(service.exec("true").ok());
+    drop(podman(&["stop", "-t", "0", &service.0]).ok());
+    let restored = podman(&["container", "restore", &service.0]);
+    assert!(
+        restored.code == 125 && !restored.stderr.trim().is_empty(),
+        "{restored:#?}"
+    );
 }
 
 #[test]

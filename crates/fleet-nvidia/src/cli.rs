@@ -100,6 +100,19 @@ pub(crate) enum Verb {
     Spec(Spec),
     /// Do the work of an NVIDIA hook for a container of another runtime
     Hook(Hook),
+    /// Refused, `--help` as well: Podman and CRI-O ask for the help to learn whether they may checkpoint
+    #[command(hide = true, disable_help_flag = true)]
+    Checkpoint(Refused),
+    /// Refused, as `checkpoint`
+    #[command(hide = true, disable_help_flag = true)]
+    Restore(Refused),
+}
+
+/// Arguments of a verb that is refused, whatever they are.
+#[derive(Args, Debug)]
+pub(crate) struct Refused {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -421,6 +434,8 @@ mod tests {
             "fleet-nvidia run -d --keep --no-subreaper id",
             "fleet-nvidia --config /x hook precreate",
             "fleet-nvidia hook --debug create-symlinks --link a::/b",
+            "fleet-nvidia checkpoint --file-locks --image-path /i --work-path=/w --leave-running id",
+            "fleet-nvidia restore --lsm-mount-context",
             "fleet-nvidia --version",
         ] {
             command(line);
@@ -444,11 +459,20 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_checkpoint_is_refused_as_it_is() {
+        for line in ["fleet-nvidia checkpoint --help", "fleet-nvidia restore -h"] {
+            assert!(matches!(
+                command(line).verb,
+                Some(Verb::Checkpoint(_) | Verb::Restore(_))
+            ));
+        }
+    }
+
+    #[test]
     fn unknown_options_fail_in_one_line() {
         for line in [
             "fleet-nvidia --nope state id",
             "fleet-nvidia create --nope id",
-            "fleet-nvidia checkpoint --help",
             "fleet-nvidia moon",
         ] {
             match parse(line.split_whitespace().map(OsString::from).collect()) {

@@ -1,6 +1,7 @@
 //! One module per verb. Each turns what was typed into one call of the lifecycle.
 
 mod audit;
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -110,5 +111,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Done, Error> {
         Verb::Features => Ok(Done::Text(format!("{:#}\n", features::features()))),
         Verb::Spec(args) => spec::spec(&args),
         Verb::Hook(args) => hook::hook(context, &args.args),
+        Verb::Checkpoint(_) => Err(checkpoint::refusal("checkpoint")),
+        Verb::Restore(_) => Err(checkpoint::refusal("restore")),
     }
 }
