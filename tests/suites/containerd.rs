@@ -25,7 +25,7 @@ fn program(name: &str) -> PathBuf {
 /// The shim is found by PATH.
 fn search_path() -> String {
     let path = env::var("PATH").expect("PATH");
-    env::var("FLEET_CONTAINERD").map_or(path.clone(), |dir| format!("{dir}:{path}"))
+    env::var("FLEET_CONTAINERD").map_or_else(|_| path.clone(), |dir| format!("{dir}:{path}"))
 }
 
 impl Containerd {
@@ -142,7 +142,7 @@ impl Containerd {
         let line = text
             .lines()
             .filter_map(|line| line.trim().strip_prefix("Version:"))
-            .last();
+            .next_back();
         let version = line
             .expect("a version")
             .trim()
