@@ -4,10 +4,11 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use fleet_tests::{
-    Bundle, assert_nothing_left, cgroup_dirs, cgroup_path, differs, not_for_peers, unique,
+    Bundle, assert_nothing_left, cgroup_dirs, cgroup_path, differs, not_for_peers, skip, unique,
 };
 use serde_json::json;
 
@@ -208,6 +209,60 @@ fn nested_cgroup_is_deleted() {
         .run(&["delete", "--force", &bundle.id])
         .silent();
     assert_nothing_left(&bundle);
+}
+
+/// On cgroup v1 a container without a cgroup namespace is shown its own cgroups as the roots, whatever process namespace
+/// it has: a new one, that of its pod, the host's.
+#[test]
+fn a_cgroup_mount_shows_the_containers_own() {
+    if !PathBuf::from("/sys/fs/cgroup/pids").is_dir() {
+        return skip(
+            "a_cgroup_mount_shows_the_containers_own",
+            "this machine has no cgroup v1",
+        );
+    }
+    let script = "cd /sys/fs/cgroup; grep -c . pids/cgroup.procs memory/cgroup.procs; ls -d */fleet-test-* */*/cgroup.procs 2>/dev/null; ls -d */cgroup.procs | wc -l; touch pids/x 2>&1 | grep -o Read-only; mkdir pids/x 2>&1 | grep -o Read-only";
+    let pod = Bundle::new("sleep 100");
+    pod.start();
+    let pid = format!("/proc/{}/ns/pid", pod.runtime.state(&pod.id)["pid"]);
+    let here = fs::read_dir("/sys/fs/cgroup").expect("list").flatten();
+    let hierarchies = here
+        .filter(|entry| {
+            entry.path().join("cgroup.procs").exists() && entry.file_name() != "unified"
+        })
+        .count();
+    for joined in [Some(None), Some(Some(pid.as_str())), None] {
+        for namespace in [false, true] {
+            let mut bundle = Bundle::new(script).mount(
+                "/sys/fs/cgroup",
+                "cgroup",
+                "cgroup",
+                &["nosuid", "noexec", "nodev", "relatime", "ro"],
+            );
+            let all = bundle.spec["linux"]["namespaces"]
+                .as_array_mut()
+                .expect("namespaces");
+            all.retain(|ns| ns["type"] != "pid");
+            if let Some(path) = joined {
+                bundle = bundle.namespace("pid", path);
+            }
+            if namespace {
+                bundle = bundle.namespace("cgroup", None);
+            }
+            let text = bundle.run().ok();
+            let lines: Vec<&str> = text.lines().collect();
+            let count = |line: &str| line.rsplit(':').next().and_then(|n| n.parse::<u32>().ok());
+            assert!(
+                count(lines[0]).is_some_and(|n| n > 0) && count(lines[1]).is_some_and(|n| n > 0),
+                "{joined:?} {namespace}: {text}"
+            );
+            assert_eq!(
+                lines[2..],
+                [&hierarchies.to_string(), "Read-only", "Read-only"],
+                "{joined:?} {namespace}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod limits;
 mod list;
 mod processes;
 mod scope;
+mod shown;
 mod stats;
 mod sub;
 mod systemd;
@@ -42,6 +43,7 @@ pub(crate) use enter::{Doors, Way};
 pub use error::CgroupError;
 pub(crate) use error::Result;
 pub use scope::Demand;
+pub(crate) use shown::Shown;
 pub use systemd::{Occupant, Session};
 
 /// Who manages cgroups.

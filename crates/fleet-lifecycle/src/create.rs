@@ -221,10 +221,20 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
         || request.who.euid != 0
         || spec::namespace(&request.spec, "user") != Namespace::Inherited;
     let hidden = !container.record.cgroup.writable();
+    let unified = surroundings::unified();
+    let shows = spec::list(&request.spec, "/mounts")
+        .iter()
+        .any(|m| m["type"] == "cgroup");
+    let cgroups = if shows && !unified && !hidden {
+        container.record.cgroup.shown()?
+    } else {
+        Vec::new()
+    };
     let here = view::Circumstances {
         in_user_namespace,
         cgroup_hidden: hidden,
-        unified: surroundings::unified(),
+        unified,
+        cgroups: &cgroups,
         rootfs: root.as_fd(),
         bundle: request.bundle,
     };

@@ -42,6 +42,11 @@ impl Hierarchy {
         self.mount.join(path.trim_start_matches('/'))
     }
 
+    /// Name of the directory that it is mounted on.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.mount.file_name()?.to_str()
+    }
+
     /// Where a `/proc/PID/cgroup` text says the process is, as a path below this mount.
     pub(super) fn place(&self, table: &str) -> Option<String> {
         let controller = self.controllers.first().map_or("", String::as_str);

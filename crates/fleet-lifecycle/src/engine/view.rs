@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use crate::cgroup::Shown;
 use crate::error::Result;
 use crate::spec::{self, Namespace};
 use crate::tail::mounts::{Fixup, LateMount, Layout};
@@ -31,6 +32,8 @@ pub struct Circumstances<'a> {
     pub cgroup_hidden: bool,
     /// `/sys/fs/cgroup` of the host is a cgroup2 file system.
     pub unified: bool,
+    /// On v1, what a cgroup mount shows.
+    pub(crate) cgroups: &'a [Shown],
     /// The container's root directory.
     pub rootfs: BorrowedFd<'a>,
     /// Where relative sources begin.
@@ -162,6 +165,15 @@ fn mounts(full: &Value, here: Circumstances<'_>, layout: &mut Layout) -> Result<
                 &to,
                 &spec::strings(mount, "/options"),
             )?);
+            continue;
+        }
+        if mount["type"] == "cgroup" && !here.unified && !here.cgroup_hidden {
+            let own = spec::namespace(full, "cgroup") != Namespace::Inherited;
+            layout
+                .late
+                .extend(LateMount::cgroups(&to, here.cgroups, own)?);
+            layout.fixups.extend(cgroup_fixup(&to, mount));
+            withheld.push(to);
             continue;
         }
         let below = withheld.iter().any(|above| is_below(&to, above));
@@ -341,6 +353,18 @@ fn reduce(
     Some(out)
 }
 
+/// Propagation, and read-only for the tmpfs and what is in it.
+fn cgroup_fixup(to: &str, mount: &Value) -> Option<Fixup> {
+    let mut fixup = Fixup::new(to);
+    for option in options(mount) {
+        fixup.take_propagation(option);
+        if option == "ro" {
+            fixup.make_read_only();
+        }
+    }
+    fixup.needed().then_some(fixup)
+}
+
 fn host_sysfs(to: &str, given: &[&str], layout: &mut Layout) -> Value {
     let mut fixup = Fixup::new(to);
     fixup.take("rslave", true);
@@ -380,6 +404,7 @@ mod tests {
             in_user_namespace: false,
             cgroup_hidden: false,
             unified: false,
+            cgroups: &[],
             rootfs: root.as_fd(),
             bundle: Path::new("/"),
         };

@@ -13,6 +13,7 @@ use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
 use super::mounts::{Fixup, c_path, make_target};
+use crate::cgroup::Shown;
 use crate::engine::view::clean;
 use crate::error::{Context, Error, Result};
 use crate::sys::mount::{Attributes, attach_tree, attr, clone_tree, open_in_root, set_attributes};
@@ -76,6 +77,10 @@ impl LateMount {
     /// # Errors
     /// The source, when it cannot be opened, or a flag that it does not take.
     pub fn file(source: &Path, destination: &str, options: &[String]) -> Result<Self> {
+        Self::bind(source, destination, options, false)
+    }
+
+    fn bind(source: &Path, destination: &str, options: &[String], directory: bool) -> Result<Self> {
         let failed = || format!("mount `{}` on `{destination}`", source.display());
         let text = source.to_str().ok_or_else(|| {
             Error::Invalid(format!("mount `{destination}`: its source is not UTF-8"))
@@ -92,9 +97,43 @@ impl LateMount {
         set_attributes(tree.as_fd(), what).op(|| format!("set flags of mount `{destination}`"))?;
         Ok(Self {
             destination: destination.to_owned(),
-            source: Source::Tree(tree, false),
+            source: Source::Tree(tree, directory),
             fixup: Fixup::new(destination),
         })
+    }
+
+    /// A container's own cgroups on v1, each hierarchy in its directory: as its root where the container has a cgroup
+    /// namespace, else by a bind of its leaf.
+    ///
+    /// libcontainer 0.7: takes the process whose pid it has in a joined pid namespace for one of the host, and then
+    /// fails or binds another process's cgroup; beside the host's pid namespace it binds the hierarchy's root.
+    ///
+    /// # Errors
+    /// The cgroup that cannot be opened.
+    pub(crate) fn cgroups(
+        destination: &str,
+        shown: &[Shown],
+        namespaced: bool,
+    ) -> Result<Vec<Self>> {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let file_system = |destination: &str, kind: &str, data: &str| Self {
+            destination: destination.to_owned(),
+            source: Source::FileSystem(kind.to_owned(), flags, data.to_owned()),
+            fixup: Fixup::new(destination),
+        };
+        let mut all = vec![file_system(destination, "tmpfs", "mode=755")];
+        let options = ["nosuid", "nodev", "noexec"].map(str::to_owned);
+        for part in shown {
+            for name in &part.names {
+                let to = format!("{destination}/{name}");
+                all.push(if namespaced {
+                    file_system(&to, "cgroup", &part.data)
+                } else {
+                    Self::bind(&part.leaf, &to, &options, true)?
+                });
+            }
+        }
+        Ok(all)
     }
 
     /// An empty read-only directory where a file system cannot be shown.
