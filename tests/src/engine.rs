@@ -1,6 +1,7 @@
 //! What the suites of engines have in common: daemons, images, a node with GPUs, terminals.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -71,6 +72,15 @@ pub fn archive(name: &str) -> PathBuf {
 #[must_use]
 pub fn image(name: &str) -> String {
     format!("localhost/fleet-{name}:1")
+}
+
+/// A local image's root file system.
+#[track_caller]
+pub fn unpack(name: &str, to: &Path) {
+    fs::create_dir_all(to).expect("mkdir");
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let tar = path("FLEET_STATE").join(format!("images/{name}.tar"));
+    drop(run(Command::new("tar").arg("-C").arg(to).arg("-xf").arg(tar)).ok());
 }
 
 const NODE: &str = "/run/sim-node";

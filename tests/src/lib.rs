@@ -9,6 +9,7 @@
     clippy::missing_panics_doc
 )]
 
+pub mod crio;
 pub mod engine;
 pub mod toolkit;
 

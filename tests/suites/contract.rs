@@ -266,6 +266,20 @@ fn a_cgroup_mount_shows_the_containers_own() {
 }
 
 #[test]
+fn the_names_of_a_joined_uts_namespace() {
+    let pod = Bundle::new("sleep 100").set("/hostname", json!("pod"));
+    pod.start();
+    let namespace = format!("/proc/{}/ns/uts", pod.runtime.state(&pod.id)["pid"]);
+    let names = "hostname; cat /proc/sys/kernel/domainname";
+    let joining = Bundle::new(names)
+        .namespace("uts", Some(&namespace))
+        .set("/hostname", json!("renamed"))
+        .set("/domainname", json!("example.org"));
+    assert_eq!(joining.run().ok(), "renamed\nexample.org\n");
+    assert_eq!(pod.exec(&[], &["hostname"]).ok(), "renamed\n");
+}
+
+#[test]
 fn rootfs_propagation() {
     for mode in ["rslave", "rshared", "rprivate", "slave", "private"] {
         let bundle = Bundle::new("true").set("/linux/rootfsPropagation", json!(mode));

@@ -25,6 +25,7 @@ use crate::surroundings;
 use crate::sys::process::{self, SharedText};
 use crate::tail::console::Console;
 use crate::tail::devices::Devices;
+use crate::tail::names::Names;
 use crate::tail::{Init, Tail};
 use crate::{delete, driver, keyring, oom, pidfd, program_plan, sysctl, usermap};
 
@@ -429,6 +430,7 @@ fn tail(
             layout,
             devices,
             loopback: spec::namespace(full, "network") == Namespace::New,
+            names: Names::of(full),
             edits: request.edits.clone(),
             read_only_root: spec::flag(full, "/root/readonly"),
             start_hooks: spec::list(full, "/hooks/startContainer").to_vec(),

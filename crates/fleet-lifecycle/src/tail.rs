@@ -10,6 +10,7 @@ mod home;
 mod identity;
 mod late;
 pub mod mounts;
+pub mod names;
 mod nodes;
 mod workdir;
 
@@ -29,6 +30,7 @@ use crate::{hooks, labels, program, rlimits, signal};
 use console::Console;
 use devices::Devices;
 use mounts::Layout;
+use names::Names;
 
 /// What only a container's first process does.
 #[derive(Debug, Default)]
@@ -39,6 +41,8 @@ pub struct Init {
     pub devices: Devices,
     /// Bring `lo` up: the network namespace is new.
     pub loopback: bool,
+    /// Names to give to a namespace that is joined.
+    pub names: Names,
     /// Changes inside the root file system that hooks of other runtimes would make.
     pub edits: Vec<RootfsEdit>,
     /// Remount `/` read-only when all is in place.
@@ -114,6 +118,7 @@ impl Tail {
             if init.loopback {
                 loopback()?;
             }
+            init.names.set()?;
             edit_root(&init.edits)?;
         }
         if let Some(console) = &self.console {

@@ -39,6 +39,20 @@ pub fn set_subreaper(on: bool) -> io::Result<()> {
     prctl1(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(on))
 }
 
+/// Sets the domain name of the UTS namespace.
+///
+/// # Errors
+/// As `man 2 setdomainname`.
+pub fn set_domain_name(name: &str) -> io::Result<()> {
+    // SAFETY: the pointer is to `len` bytes that live through the call.
+    let done = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Keeps permitted capabilities over the next change of user id (`PR_SET_KEEPCAPS`).
 ///
 /// # Errors
