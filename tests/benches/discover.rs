@@ -23,8 +23,9 @@ fn main() {
     }
     let live = Live::new(&node);
     let rebuild = || {
-        let spec = live.rebuild("nvidia.com/gpu").expect("the node has GPUs");
-        assert!(spec.expect("a driver").devices.len() > 8);
+        let spec = live.rebuild("nvidia.com/gpu", true);
+        let made = spec.expect("the node has GPUs").expect("a driver");
+        assert!(made.spec.devices.len() > 8);
     };
     println!("devices of 8 GPUs, made in memory");
     row("without NVML, first time", &[timed(rebuild)]);
@@ -77,7 +78,12 @@ fn kept(node: &Path) {
     fs::create_dir_all(&dir).expect("make a directory for the cache");
     let owner = fs::metadata(&dir).expect("look at it").uid();
     let live = Live::new(node).keeping(Some(Store::below(&dir, owner)));
-    let rebuild = || drop(live.rebuild("nvidia.com/gpu").expect("the node has GPUs"));
+    let rebuild = || {
+        drop(
+            live.rebuild("nvidia.com/gpu", true)
+                .expect("the node has GPUs"),
+        )
+    };
     // What has just changed is not kept.
     std::thread::sleep(Duration::from_secs(2));
     row("kept, first time", &[timed(rebuild)]);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fleet_cdi::{Spec, read_spec};
 use fleet_discover::Live;
-use fleet_host::{Host, Store};
+use fleet_host::{Env, Host, MissingNodes, Store};
 use fleet_tests::{Bundle, Output, path, run, skip, unique};
 
 #[path = "generate/toolkit.rs"]
@@ -485,9 +485,8 @@ fn what_was_made_is_kept_while_the_machine_is_the_same() {
     let live = fresh.clone().keeping(Some(Store::below(&above, owner)));
     let kept = above.join("fleet-nvidia-cache/nvidia.com-gpu.json");
     let made = |live: &Live| {
-        live.rebuild("nvidia.com/gpu")
-            .expect("GPUs")
-            .expect("a driver")
+        let made = live.rebuild("nvidia.com/gpu", true).expect("GPUs");
+        made.expect("a driver").spec
     };
     let keep = || {
         drop(fs::remove_file(&kept));
@@ -569,6 +568,130 @@ fn what_was_made_is_kept_while_the_machine_is_the_same() {
         assert!(!is_taken(), "{what}");
     }
     fs::remove_dir_all(&above).expect("remove the directory");
+}
+
+/// The driver is loaded and udev has made no nodes: a container gets those that it needs.
+#[test]
+fn nodes_that_are_missing_are_made_for_a_container() {
+    let test = "nodes_that_are_missing_are_made_for_a_container";
+    let Some(node) = Node::new(test, "mig-mixed") else {
+        return;
+    };
+    let dev = node.0.join("dev");
+    let clear = || {
+        for name in [
+            "nvidiactl",
+            "nvidia-uvm",
+            "nvidia-uvm-tools",
+            "nvidia0",
+            "nvidia1",
+        ] {
+            drop(fs::remove_file(dev.join(name)));
+        }
+        drop(fs::remove_dir_all(dev.join("nvidia-caps")));
+    };
+    let asked = || serde_json::json!({"process": {"env": ["NVIDIA_VISIBLE_DEVICES=0:0"]}});
+    let config = |text: &str| {
+        let path = node.0.join("etc/fleet-nvidia/config.toml");
+        fs::create_dir_all(path.parent().expect("a parent")).expect("mkdir");
+        fs::write(path, format!("{text}\n[audit]\njournald = true\n")).expect("configure");
+    };
+    let inject = |missing: MissingNodes| {
+        let host = Live::new(&node.0).with_missing_nodes(missing);
+        fleet_host::inject_with(&mut asked(), &Env::default(), &host)
+    };
+    config("");
+    let made = "device node /dev/nvidia0 (195:0) was missing and has been made";
+    // With a spec and without one.
+    let output = node.0.join("etc/cdi/nvidia.yaml");
+    for with_spec in [true, false] {
+        if with_spec {
+            let output = output.display().to_string();
+            let generated = node.generate(&["--source", "proc", "--output", &output]);
+            // The numbers of the real driver, as the nodes will have them.
+            let text = fs::read_to_string(&output).unwrap_or_else(|_| panic!("{generated:#?}"));
+            let lines = text
+                .lines()
+                .filter(|line| !line.contains("major:") && !line.contains("minor:"));
+            fs::write(&output, lines.collect::<Vec<_>>().join("\n")).expect("write the spec");
+        } else {
+            fs::remove_file(&output).expect("remove the spec");
+        }
+        clear();
+        let bundle = node.0.join("config.json");
+        fs::write(&bundle, asked().to_string()).expect("write the bundle");
+        let root = node.0.display().to_string();
+        let told = node
+            .ctl(&[
+                "--root-dir",
+                &root,
+                "explain",
+                &bundle.display().to_string(),
+            ])
+            .ok();
+        assert!(
+            told.contains("/dev/nvidia0 (195:0) is missing and would be made"),
+            "{told}"
+        );
+        assert!(!dev.join("nvidia0").exists(), "who asks changes nothing");
+
+        let outcome = inject(MissingNodes::Made).expect("the nodes are made");
+        assert!(
+            outcome.warnings.iter().any(|said| said == made),
+            "{outcome:#?}"
+        );
+        let record = String::from_utf8(outcome.record.expect("a record")).expect("text");
+        assert!(record.contains(made), "{record}");
+        let flags: Vec<(&str, bool)> = outcome
+            .granted
+            .iter()
+            .map(|granted| (granted.path.as_str(), granted.made))
+            .collect();
+        assert!(flags.contains(&("/dev/nvidia0", true)), "{flags:?}");
+        assert!(flags.contains(&("/dev/nvidia-modeset", false)), "{flags:?}");
+        let mode = |name: &str| {
+            let meta = fs::metadata(dev.join(name)).expect("the node");
+            (meta.mode() & 0o7777, meta.rdev() >> 8)
+        };
+        assert_eq!(
+            (mode("nvidiactl"), mode("nvidia0")),
+            ((0o666, 195), (0o666, 195))
+        );
+        let caps = fs::read_dir(dev.join("nvidia-caps"))
+            .expect("a directory")
+            .flatten();
+        let caps: Vec<_> = caps.map(|entry| entry.path()).collect();
+        assert!(caps.len() >= 2, "{caps:?}");
+        assert_eq!(
+            fs::metadata(&caps[0]).expect("a node").mode() & 0o7777,
+            0o444
+        );
+        // Only what the container needs, unless there is no spec.
+        assert_eq!(dev.join("nvidia1").exists(), !with_spec);
+        let again = inject(MissingNodes::Made).expect("they are there");
+        assert!(
+            !again
+                .warnings
+                .iter()
+                .any(|said| said.contains("has been made")),
+            "{again:#?}"
+        );
+
+        clear();
+        let reason = "that takes root outside of user namespaces";
+        let err = inject(MissingNodes::Stay(reason))
+            .expect_err("no nodes")
+            .to_string();
+        let command =
+            "hint: fleet-nvidia-ctl system create-device-nodes --control-devices --gpu-devices";
+        match with_spec {
+            true => assert!(err.contains(reason) && err.contains(command), "{err}"),
+            false => assert!(err.contains("its node /dev/nvidia0 is missing"), "{err}"),
+        }
+        config("create-device-nodes = false");
+        assert!(inject(MissingNodes::Made).is_err() && !dev.join("nvidia0").exists());
+        config("");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use fleet_cdi::Spec;
-use fleet_host::{Facts, Store};
+use fleet_host::{Facts, Rebuilt, Store};
 use serde::{Deserialize, Serialize};
 
 /// In the store.
@@ -35,17 +35,20 @@ pub(crate) struct Looked {
 struct Key {
     format: u32,
     version: String,
+    /// Whether nodes that are missing were to be made.
+    supply: bool,
     /// Programs and shared data are looked for where these say.
     path: Option<String>,
     data_dirs: Option<String>,
 }
 
 impl Key {
-    fn own() -> Self {
+    fn own(supply: bool) -> Self {
         let variable = |name| std::env::var(name).ok();
         Self {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            supply,
             path: variable("PATH"),
             data_dirs: variable("XDG_DATA_DIRS"),
         }
@@ -53,16 +56,32 @@ impl Key {
 }
 
 #[derive(Deserialize)]
-struct Read {
+pub(crate) struct Kept {
     key: Key,
     looked: Vec<Looked>,
+    warnings: Vec<String>,
+    left_out: Vec<String>,
     spec: Spec,
+}
+
+impl From<Kept> for Rebuilt {
+    fn from(kept: Kept) -> Self {
+        Self {
+            spec: kept.spec,
+            warnings: kept.warnings,
+            left_out: kept.left_out,
+            // None was missing when it was kept, or none was to be made.
+            supplied: Vec::new(),
+        }
+    }
 }
 
 #[derive(Serialize)]
 struct Written<'a> {
     key: Key,
     looked: &'a [Looked],
+    warnings: &'a [String],
+    left_out: &'a [String],
     spec: &'a Spec,
 }
 
@@ -72,22 +91,28 @@ impl Cache {
     }
 
     /// The spec, if all that it was made from is the same. What cannot be read counts as nothing.
-    pub(crate) fn read(&self, is_same: impl Fn(&Looked) -> bool) -> Option<Spec> {
+    pub(crate) fn read(&self, supply: bool, is_same: impl Fn(&Looked) -> bool) -> Option<Kept> {
         let bytes = self.0.read(NAME)?;
-        let read: Read = serde_json::from_slice(&bytes).ok()?;
-        let holds = read.key == Key::own() && !read.looked.is_empty();
-        let holds = holds && read.looked.iter().all(is_same) && read.spec.validate().is_ok();
-        holds.then_some(read.spec)
+        let kept: Kept = serde_json::from_slice(&bytes).ok()?;
+        let holds = kept.key == Key::own(supply) && !kept.looked.is_empty();
+        let holds = holds && kept.looked.iter().all(is_same) && kept.spec.validate().is_ok();
+        holds.then_some(kept)
     }
 
     /// Keeps a spec. What fails costs the next container two milliseconds and is not told.
-    pub(crate) fn write(&self, looked: &[Looked], spec: &Spec) {
+    pub(crate) fn write(&self, supply: bool, looked: &[Looked], made: &Rebuilt) {
         let mut facts = looked.iter().flat_map(|looked| &looked.facts);
         if !facts.all(|facts| facts.at_rest(PAUSE)) {
             return;
         }
-        let key = Key::own();
-        if let Ok(bytes) = serde_json::to_vec(&Written { key, looked, spec }) {
+        let written = Written {
+            key: Key::own(supply),
+            looked,
+            warnings: &made.warnings,
+            left_out: &made.left_out,
+            spec: &made.spec,
+        };
+        if let Ok(bytes) = serde_json::to_vec(&written) {
             drop(self.0.write(NAME, &bytes));
         }
     }

@@ -1,15 +1,23 @@
 //! A machine whose CDI spec can be made anew in memory, for a container that a spec file has become untrue for.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fleet_cdi::{Registry, Spec};
-use fleet_host::{Host, HostRoot, Store, proc};
-use fleet_inject::{DeviceStat, HostProbe};
+use fleet_cdi::Registry;
+use fleet_host::nodes::{DeviceNode, Stated};
+use fleet_host::{
+    Host, HostRoot, MissingNodes, NodeStat, Rebuilt, Store, Supplied, SupplyState, Tree, proc,
+    supply,
+};
+use fleet_inject::{DeviceKind, DeviceStat, HostProbe};
 
+use crate::Output;
 use crate::cache::{Cache, Looked};
 use crate::error::DiscoverError;
 use crate::machine::Machine;
+use crate::modes::WITHOUT_CUDA;
 use crate::options::{Mode, Options, Stamping};
 
 /// The kind that can be made.
@@ -21,6 +29,9 @@ pub struct Live {
     host: HostRoot,
     root: PathBuf,
     cache: Option<Cache>,
+    missing: MissingNodes,
+    /// Nodes that would be made, for one who only asks.
+    promised: RefCell<BTreeMap<String, NodeStat>>,
 }
 
 impl Default for Live {
@@ -37,6 +48,8 @@ impl Live {
             host: HostRoot::new(root),
             root: root.to_path_buf(),
             cache: None,
+            missing: MissingNodes::default(),
+            promised: RefCell::default(),
         }
     }
 
@@ -49,17 +62,25 @@ impl Live {
         }
     }
 
-    fn spec(&self) -> Result<Option<Spec>, String> {
+    /// The same, with what is done about nodes that are missing.
+    #[must_use]
+    pub fn with_missing_nodes(self, missing: MissingNodes) -> Self {
+        Self { missing, ..self }
+    }
+
+    fn rebuilt(&self, supply: bool) -> Result<Option<Rebuilt>, String> {
+        // Why nodes stay missing is said by the error that follows from it.
+        let supply = supply && !matches!(self.missing, MissingNodes::Stay(_));
         let Some(cache) = &self.cache else {
-            return self.make(&mut Vec::new());
+            return self.make(supply, &mut Vec::new());
         };
-        if let Some(spec) = cache.read(|looked| self.is_as(looked)) {
-            return Ok(Some(spec));
+        if let Some(kept) = cache.read(supply, |looked| self.is_as(looked)) {
+            return Ok(Some(kept.into()));
         }
         let mut looked = Vec::new();
-        let made = self.make(&mut looked)?;
-        if let Some(spec) = &made {
-            cache.write(&looked, spec);
+        let made = self.make(supply, &mut looked)?;
+        if let Some(made) = &made {
+            cache.write(supply, &looked, made);
         }
         Ok(made)
     }
@@ -70,29 +91,62 @@ impl Live {
         machine.is_ok_and(|machine| machine.still_has(&looked.facts))
     }
 
-    fn make(&self, looked: &mut Vec<Looked>) -> Result<Option<Spec>, String> {
-        match self.of_driver("/", "/", looked)? {
+    fn make(&self, supply: bool, looked: &mut Vec<Looked>) -> Result<Option<Rebuilt>, String> {
+        let supplied = match supply {
+            true => self.supply_needed().unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let made = match self.of_driver("/", "/", looked)? {
+            Made::Failed {
+                why,
+                container: Some(dev),
+            } => match self.of_driver(CONTAINER, dev, looked)? {
+                Made::Spec(made) => Made::Spec(made),
+                _ => return Err(why),
+            },
+            other => other,
+        };
+        match made {
             Made::Nothing => Ok(None),
-            Made::Spec(spec) => Ok(Some(*spec)),
-            Made::Failed { why, container } => {
-                let Some(dev) = container else {
-                    return Err(why);
-                };
-                match self.of_driver(CONTAINER, dev, looked)? {
-                    Made::Spec(spec) => Ok(Some(*spec)),
-                    _ => Err(why),
-                }
-            }
+            Made::Failed { why, .. } => Err(why),
+            Made::Spec(made) => Ok(Some(Rebuilt { supplied, ..*made })),
         }
+    }
+
+    /// Makes the nodes without which a spec would lack GPUs that the driver has; nothing where no driver is loaded.
+    fn supply_needed(&self) -> Option<Vec<Supplied>> {
+        let tree = Tree::open(&self.root, "/").ok()?;
+        let needed = Stated::of(&tree)?.needed();
+        Some(self.supply_nodes(&tree, &needed))
+    }
+
+    fn supply_nodes(&self, tree: &Tree, nodes: &[DeviceNode]) -> Vec<Supplied> {
+        let supplied = supply(tree, nodes, self.missing);
+        let promised = supplied
+            .iter()
+            .filter(|one| one.state == SupplyState::Promised);
+        let mut table = self.promised.borrow_mut();
+        table.extend(promised.map(|one| {
+            let stat = NodeStat {
+                major: one.node.major,
+                minor: one.node.minor,
+                mode: one.node.mode(),
+                gid: 0,
+            };
+            (one.node.path.clone(), stat)
+        }));
+        supplied
     }
 
     fn of_driver(&self, driver: &str, dev: &str, looked: &mut Vec<Looked>) -> Result<Made, String> {
         let told = |err: DiscoverError| err.to_string();
-        let machine = Machine::open(&self.root, driver, dev, &self.root).map_err(told)?;
-        let machine = match self.cache {
-            Some(_) => machine.remembering(),
-            None => machine,
-        };
+        let mut machine = Machine::open(&self.root, driver, dev, &self.root).map_err(told)?;
+        if dev == "/" {
+            machine.dev = machine.dev.with_nodes(self.promised.borrow().clone());
+        }
+        if self.cache.is_some() {
+            machine = machine.remembering();
+        }
         let made = of_machine(&machine);
         looked.push(Looked {
             driver: driver.to_owned(),
@@ -117,10 +171,7 @@ fn of_machine(machine: &Machine) -> Made {
         ..Options::default()
     };
     match crate::generate(machine, Some(&inventory), &options) {
-        Ok(output) => {
-            let main = output.specs.into_iter().next();
-            main.map_or(Made::Nothing, |main| Made::Spec(Box::new(main.spec)))
-        }
+        Ok(output) => of_output(output),
         Err(err) => Made::Failed {
             why: err.to_string(),
             container: machine.host.exists(CONTAINER).then(|| {
@@ -134,12 +185,28 @@ fn of_machine(machine: &Machine) -> Made {
     }
 }
 
+fn of_output(output: Output) -> Made {
+    let Some(main) = output.specs.into_iter().next() else {
+        return Made::Nothing;
+    };
+    let about = |words: &str| {
+        let found = output.warnings.iter().filter(|text| text.contains(words));
+        found.cloned().collect()
+    };
+    Made::Spec(Box::new(Rebuilt {
+        spec: main.spec,
+        warnings: about(WITHOUT_CUDA),
+        left_out: about("is left out"),
+        supplied: Vec::new(),
+    }))
+}
+
 /// Where NVIDIA's operator for Kubernetes unpacks a driver that comes in a container.
 const CONTAINER: &str = "/run/nvidia/driver";
 
 /// What a root of the driver gives.
 enum Made {
-    Spec(Box<Spec>),
+    Spec(Box<Rebuilt>),
     /// No driver is loaded.
     Nothing,
     /// Nodes or files are not there.
@@ -152,7 +219,17 @@ enum Made {
 
 impl HostProbe for Live {
     fn lstat_device(&self, path: &str) -> io::Result<DeviceStat> {
-        self.host.lstat_device(path)
+        let found = self.host.lstat_device(path);
+        let promised = self.promised.borrow();
+        let (Err(_), Some(node)) = (&found, promised.get(path)) else {
+            return found;
+        };
+        Ok(DeviceStat {
+            kind: DeviceKind::Char,
+            major: node.major,
+            minor: node.minor,
+            mode: node.mode,
+        })
     }
 
     fn exists(&self, path: &str) -> bool {
@@ -177,10 +254,34 @@ impl Host for Live {
         self.host.list(dir)
     }
 
-    fn rebuild(&self, kind: &str) -> Result<Option<Spec>, String> {
+    fn rebuild(&self, kind: &str, supply: bool) -> Result<Option<Rebuilt>, String> {
         match kind == KIND {
-            true => self.spec(),
+            true => self.rebuilt(supply),
             false => Ok(None),
         }
+    }
+
+    fn supply(&self, paths: &[&str]) -> Vec<Supplied> {
+        let is_missing = |path: &&&str| {
+            let found = self.lstat_device(path);
+            found.is_err_and(|err| err.kind() == io::ErrorKind::NotFound)
+        };
+        let missing: Vec<&&str> = paths.iter().filter(is_missing).collect();
+        if missing.is_empty() {
+            return Vec::new();
+        }
+        let Ok(tree) = Tree::open(&self.root, "/") else {
+            return Vec::new();
+        };
+        let Some(stated) = Stated::of(&tree) else {
+            return Vec::new();
+        };
+        let mut nodes: Vec<_> = missing
+            .into_iter()
+            .filter_map(|path| stated.node(path))
+            .collect();
+        nodes.sort();
+        nodes.dedup();
+        self.supply_nodes(&tree, &nodes)
     }
 }

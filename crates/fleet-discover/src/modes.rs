@@ -7,6 +7,8 @@ mod imex;
 mod management;
 mod wsl;
 
+pub(crate) use gpus::WITHOUT_CUDA;
+
 use fleet_cdi::Device;
 use fleet_host::files::{DriverFiles, Wanted, driver_files, management_library};
 use fleet_host::gpu::Inventory;

@@ -15,6 +15,8 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::supply::{Supplied, SupplyState};
+
 /// Version of an event's form. It grows when a field changes its meaning or goes, not when one is added.
 pub const AUDIT_SCHEMA_VERSION: u32 = 1;
 /// `systemd.io/JOURNAL_NATIVE_PROTOCOL`.
@@ -65,6 +67,9 @@ pub struct Granted {
     pub spec_file: Option<PathBuf>,
     /// Who asked, in the form of a plan's origin.
     pub source: Value,
+    /// Whether its node was missing on the host and has been made for this container.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub made: bool,
 }
 
 /// Whom an event is about.
@@ -249,22 +254,24 @@ pub fn labels(spec: &Value) -> BTreeMap<String, String> {
 
 /// The devices of an edited spec, each with the origin that the plan states; the rest was the engine's.
 #[must_use]
-pub fn granted(plan: &Plan, spec: &Value) -> Vec<Granted> {
+pub fn granted(plan: &Plan, spec: &Value, supplied: &[Supplied]) -> Vec<Granted> {
     let devices = spec.pointer("/linux/devices").and_then(Value::as_array);
     devices
         .into_iter()
         .flatten()
-        .filter_map(|device| one(plan, device))
+        .filter_map(|device| one(plan, device, supplied))
         .collect()
 }
 
-fn one(plan: &Plan, device: &Value) -> Option<Granted> {
+fn one(plan: &Plan, device: &Value, supplied: &[Supplied]) -> Option<Granted> {
     let path = device.get("path")?.as_str()?;
     let number = |key| device.get(key).and_then(Value::as_i64).unwrap_or(0);
     let origin = plan.edits.iter().find_map(|edit| match &edit.change {
         Change::Device(planned) if planned.path == path => Some(&edit.origin),
         _ => None,
     });
+    let made = supplied.iter().filter(|one| one.state == SupplyState::Made);
+    let mut made = made.map(|one| &one.node);
     let source = origin.map_or(&Source::Engine, |origin| &origin.source);
     Some(Granted {
         path: path.to_owned(),
@@ -273,6 +280,7 @@ fn one(plan: &Plan, device: &Value) -> Option<Granted> {
         device: origin.and_then(|origin| origin.device.clone()),
         spec_file: origin.and_then(|origin| origin.spec_file.clone()),
         source: json!(source),
+        made: made.any(|node| node.path == path),
     })
 }
 
@@ -294,7 +302,7 @@ mod tests {
             bundle: PathBuf::from("/b"),
             uid: 0,
             labels: labels(&spec),
-            devices: granted(&Plan::default(), &spec),
+            devices: granted(&Plan::default(), &spec, &[]),
         }
     }
 

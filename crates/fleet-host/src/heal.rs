@@ -4,15 +4,19 @@
 use std::path::PathBuf;
 
 use fleet_cdi::{LoadedSpec, Registry, SourcedEdits, Spec};
-use fleet_inject::{Plan, Properties, REBUILT, Request, Requirements};
+use fleet_inject::{Plan, PlanError, Properties, REBUILT, Request, Requirements};
 use serde_json::Value;
 
 use crate::driver::{library_version, mounted_version};
 use crate::inject::{Host, InjectError};
 use crate::resolve::resolve;
+use crate::supply::Supplied;
 
 /// The kind whose devices can be made from the host.
 const KIND: &str = "nvidia.com/gpu";
+
+/// What the paths of the driver's nodes begin with.
+const OURS: &str = "/dev/nvidia";
 
 /// What a plan is made for.
 pub(crate) struct Job<'a> {
@@ -21,6 +25,8 @@ pub(crate) struct Job<'a> {
     pub(crate) requirements: Requirements,
     /// Whether a spec may give way at all.
     pub(crate) heal: bool,
+    /// Whether nodes that are missing may be made.
+    pub(crate) supply: bool,
     pub(crate) host: &'a dyn Host,
 }
 
@@ -30,24 +36,47 @@ impl Job<'_> {
         &self,
         registry: &Registry,
         warnings: &mut Vec<String>,
+        supplied: &mut Vec<Supplied>,
     ) -> Result<Plan, InjectError> {
         let mut notes = Vec::new();
-        let first = self.attempt(registry, &mut notes);
+        let first = self.attempt(registry, &mut notes, supplied);
         let plan = match first {
-            Err(err) if self.may_heal(&err) => self.healed(registry, err, &mut notes),
+            Err(err) if self.may_heal(&err) => self.healed(registry, err, &mut notes, supplied),
             other => other,
         }?;
         warnings.append(&mut notes);
+        warnings.extend(supplied.iter().map(ToString::to_string));
         warnings.extend(self.requirements.warnings.iter().cloned());
         Ok(plan)
     }
 
-    fn attempt(&self, registry: &Registry, notes: &mut Vec<String>) -> Result<Plan, InjectError> {
+    fn attempt(
+        &self,
+        registry: &Registry,
+        notes: &mut Vec<String>,
+        supplied: &mut Vec<Supplied>,
+    ) -> Result<Plan, InjectError> {
         let resolved = resolve(self.request, registry, self.host, notes)?;
+        let mut missing = Vec::new();
         if self.request.is_for_nvidia() {
             self.check_driver(&resolved)?;
+            missing = self.supplied(&resolved);
         }
-        Ok(Plan::build(self.request, resolved, self.spec, self.host)?)
+        let plan = Plan::build(self.request, resolved, self.spec, self.host);
+        let (there, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(Supplied::is_there);
+        supplied.extend(there);
+        plan.map_err(|plan| with_node(plan, missing))
+    }
+
+    /// Nodes of the driver that these edits need and the host lacks.
+    fn supplied(&self, resolved: &[SourcedEdits]) -> Vec<Supplied> {
+        let nodes = resolved.iter().flat_map(|one| &one.edits.device_nodes);
+        let paths = nodes.map(|node| node.host_path.as_ref().unwrap_or(&node.path).as_str());
+        let paths: Vec<&str> = paths.filter(|path| path.starts_with(OURS)).collect();
+        match self.supply && !paths.is_empty() {
+            true => self.host.supply(&paths),
+            false => Vec::new(),
+        }
     }
 
     /// Libraries of one driver do not work with the module of another; then what the image demands.
@@ -77,7 +106,10 @@ impl Job<'_> {
     fn may_heal(&self, err: &InjectError) -> bool {
         let is_stale = matches!(
             err,
-            InjectError::Stale { .. } | InjectError::Unresolvable(_) | InjectError::Plan(_)
+            InjectError::Stale { .. }
+                | InjectError::Unresolvable(_)
+                | InjectError::Plan(_)
+                | InjectError::Node { .. }
         );
         let none = self.request.none_kind.iter().map(|none| none.kind.as_str());
         let devices = self.request.devices.iter().map(|asked| asked.name.kind());
@@ -90,9 +122,10 @@ impl Job<'_> {
         registry: &Registry,
         first: InjectError,
         notes: &mut Vec<String>,
+        supplied: &mut Vec<Supplied>,
     ) -> Result<Plan, InjectError> {
-        let spec = match self.host.rebuild(KIND) {
-            Ok(Some(spec)) => spec,
+        let made = match self.host.rebuild(KIND, self.supply) {
+            Ok(Some(made)) => made,
             Ok(None) => return Err(first),
             Err(why) => {
                 let first = Box::new(first);
@@ -100,10 +133,12 @@ impl Job<'_> {
             }
         };
         let had_spec = registry.devices().iter().any(|name| name.kind() == KIND);
-        let mut again = Vec::new();
-        match self.attempt(&rebuilt(registry, spec), &mut again) {
+        let (mut again, mut new) = (made.warnings, made.supplied);
+        new.retain(Supplied::is_there);
+        match self.attempt(&rebuilt(registry, made.spec), &mut again, &mut new) {
             Ok(plan) => {
                 *notes = again;
+                supplied.append(&mut new);
                 // A node without a spec is as its operator wants it.
                 if had_spec {
                     notes.push(format!(
@@ -112,9 +147,25 @@ impl Job<'_> {
                 }
                 Ok(plan)
             }
-            Err(second) if !had_spec => Err(second),
+            Err(second) if !had_spec && made.left_out.is_empty() => Err(second),
+            Err(second) if !had_spec => Err(InjectError::LeftOut {
+                first: Box::new(second),
+                why: made.left_out,
+            }),
             Err(_) => Err(first),
         }
+    }
+}
+
+/// What a plan lacks, and why it was not supplied.
+fn with_node(plan: PlanError, mut missing: Vec<Supplied>) -> InjectError {
+    match plan {
+        PlanError::Device { path, of, .. } if missing.iter().any(|one| one.node.path == path) => {
+            missing.retain(|one| one.node.path == path);
+            let supplied = Box::new(missing.swap_remove(0));
+            InjectError::Node { of, supplied }
+        }
+        plan => plan.into(),
     }
 }
 

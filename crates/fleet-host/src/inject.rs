@@ -16,6 +16,7 @@ use crate::config::{ConfigError, load_policy, spec_dirs};
 use crate::env::Env;
 use crate::heal::Job;
 use crate::root::HostRoot;
+use crate::supply::Supplied;
 
 /// The host's files, and nothing else of it.
 pub trait Host: HostProbe {
@@ -34,14 +35,34 @@ pub trait Host: HostProbe {
     /// It is missing or cannot be read.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
-    /// A CDI spec of this kind, made from what the host has now; `None` where this cannot be done.
+    /// A CDI spec of this kind, made from what the host has now; `None` where this cannot be done. Nodes that are missing
+    /// are supplied first, if `supply` says so.
     ///
     /// # Errors
     /// It can be done, but the host lacks something.
-    fn rebuild(&self, kind: &str) -> Result<Option<Spec>, String> {
-        let _ = kind;
+    fn rebuild(&self, kind: &str, supply: bool) -> Result<Option<Rebuilt>, String> {
+        let _ = (kind, supply);
         Ok(None)
     }
+
+    /// Those of these nodes of a loaded driver that are missing, and what became of them.
+    fn supply(&self, paths: &[&str]) -> Vec<Supplied> {
+        let _ = paths;
+        Vec::new()
+    }
+}
+
+/// A CDI spec that was made in memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rebuilt {
+    /// The spec.
+    pub spec: Spec,
+    /// What a user should know although the container starts, one sentence each.
+    pub warnings: Vec<String>,
+    /// Why devices are not in it, one sentence each.
+    pub left_out: Vec<String>,
+    /// Nodes that were missing.
+    pub supplied: Vec<Supplied>,
 }
 
 /// Why a container does not get its devices. Each message is one line and holds its cause.
@@ -81,6 +102,22 @@ pub enum InjectError {
         version: String,
         /// Driver of the running kernel.
         loaded: String,
+    },
+    /// A node that the driver has and the host does not.
+    #[error("failed to inject devices: {of}: {supplied}")]
+    Node {
+        /// Device and CDI spec.
+        of: String,
+        /// What became of the node.
+        supplied: Box<Supplied>,
+    },
+    /// A device that would be there if the host had what it needs.
+    #[error("{first}; {}", .why.join("; "))]
+    LeftOut {
+        /// What is missing.
+        first: Box<InjectError>,
+        /// Why.
+        why: Vec<String>,
     },
     /// A spec that is not true, and the host does not help either.
     #[error("devices cannot be made from the host ({why}), and {first}")]
@@ -128,6 +165,8 @@ pub struct Prepared {
     pub warnings: Vec<String>,
     /// What the policy wants to be written down.
     pub audit: AuditPolicy,
+    /// Nodes that were missing on the host.
+    pub supplied: Vec<Supplied>,
 }
 
 impl Prepared {
@@ -169,10 +208,11 @@ pub fn inject_with(spec: &mut Value, env: &Env, host: &dyn Host) -> Result<Outco
         refused,
         mut warnings,
         audit,
+        supplied,
     } = prepared;
     warnings.extend(refused.iter().map(ToString::to_string));
     let granted = match audit.is_on() {
-        true => granted(&plan, spec),
+        true => granted(&plan, spec, &supplied),
         false => Vec::new(),
     };
     Ok(Outcome {
@@ -204,19 +244,22 @@ pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, Inj
             false => Requirements::default(),
         },
         heal: file.policy.heal,
+        supply: file.policy.create_nodes,
         host,
     };
     let registry = match outcome.request.is_empty() {
         true => Registry::default(),
         false => host.registry(&spec_dirs(&file.policy, env)),
     };
-    let plan = job.plan(&registry, &mut outcome.warnings)?;
+    let mut supplied = Vec::new();
+    let plan = job.plan(&registry, &mut outcome.warnings, &mut supplied)?;
     let warnings = [file.warnings, outcome.warnings, plan.warnings.clone()].concat();
     Ok(Prepared {
         plan,
         refused: outcome.refused,
         warnings,
         audit: file.policy.audit,
+        supplied,
     })
 }
 
@@ -239,15 +282,18 @@ pub fn prepare_devices(
         request: &request,
         requirements: Requirements::default(),
         heal: true,
+        supply: true,
         host,
     };
-    let plan = job.plan(registry, &mut warnings)?;
+    let mut supplied = Vec::new();
+    let plan = job.plan(registry, &mut warnings, &mut supplied)?;
     warnings.extend(plan.warnings.iter().cloned());
     Ok(Prepared {
         plan,
         refused: Vec::new(),
         warnings,
         audit: AuditPolicy::default(),
+        supplied,
     })
 }
 

@@ -17,6 +17,7 @@ mod precreate;
 mod resolve;
 mod root;
 mod store;
+mod supply;
 
 // The machine itself, for whoever makes specs from it.
 pub mod files;
@@ -35,10 +36,11 @@ pub use driver::{DRIVER_VERSION_FILE, driver_version};
 pub use env::{Env, in_user_namespace};
 pub use fleet_inject::{Applied, Fault};
 pub use inject::{
-    Host, InjectError, Outcome, Prepared, inject, inject_with, prepare, prepare_devices,
+    Host, InjectError, Outcome, Prepared, Rebuilt, inject, inject_with, prepare, prepare_devices,
 };
 pub use precreate::{PrecreateError, precreate};
 pub use root::HostRoot;
+pub use supply::{MissingNodes, Supplied, SupplyState, supply};
 
 pub use fleet_rootfs::root::clean;
 pub use store::Store;

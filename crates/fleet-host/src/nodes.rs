@@ -1,5 +1,6 @@
 //! Device nodes that the driver needs and udev may not have made, and the links by which systemd finds them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+use crate::gpu::Gpu;
 use crate::proc::{self, MigMinors};
 use crate::tree::Tree;
 
@@ -19,6 +21,24 @@ pub struct DeviceNode {
     pub major: u32,
     /// Minor number.
     pub minor: u32,
+}
+
+impl DeviceNode {
+    /// Permission bits that the driver's own tool gives it.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        // Capabilities of MIG are only read (`DeviceFileMode` in `/proc/driver/nvidia/capabilities`).
+        match self.is_capability() {
+            true => 0o444,
+            false => 0o666,
+        }
+    }
+
+    /// Whether it opens a part of MIG.
+    #[must_use]
+    pub fn is_capability(&self) -> bool {
+        self.path.starts_with(CAPABILITIES)
+    }
 }
 
 /// Nodes that cannot be told or made.
@@ -138,6 +158,88 @@ impl Majors {
     }
 }
 
+/// What the loaded driver states about the numbers of its nodes.
+#[derive(Debug)]
+pub struct Stated {
+    majors: BTreeMap<String, u32>,
+    gpus: Vec<Gpu>,
+    mig: Option<MigMinors>,
+}
+
+impl Stated {
+    /// Of a machine; `None` where no driver is loaded.
+    #[must_use]
+    pub fn of(system: &Tree) -> Option<Self> {
+        proc::loaded_version(system)?;
+        let text = system.text("/proc/devices").ok()?;
+        Some(Self {
+            majors: proc::character_majors(&text),
+            gpus: proc::inventory(system).gpus,
+            mig: MigMinors::of(system),
+        })
+    }
+
+    /// The node of this path, if the driver has such a device.
+    #[must_use]
+    pub fn node(&self, path: &str) -> Option<DeviceNode> {
+        let (modules, minor): (&[&str], u32) = match path.strip_prefix("/dev/nvidia")? {
+            "ctl" => (&GPU_MODULES, 255),
+            "-modeset" => (&GPU_MODULES, 254),
+            "-uvm" => (&["nvidia-uvm"], 0),
+            "-uvm-tools" => (&["nvidia-uvm"], 1),
+            name => match name.strip_prefix("-caps/nvidia-cap") {
+                Some(number) => (&["nvidia-caps"], self.capability(number)?),
+                None => (&GPU_MODULES, self.gpu(name)?),
+            },
+        };
+        let major = modules.iter().find_map(|name| self.majors.get(*name))?;
+        Some(DeviceNode {
+            path: path.to_owned(),
+            major: *major,
+            minor,
+        })
+    }
+
+    fn gpu(&self, number: &str) -> Option<u32> {
+        let mut minors = self.gpus.iter().map(|gpu| gpu.minor);
+        minors.find(|minor| minor.to_string() == number)
+    }
+
+    fn capability(&self, number: &str) -> Option<u32> {
+        let minor = number.parse().ok()?;
+        let is_known = self.mig.as_ref()?.has(minor) && minor.to_string() == number;
+        is_known.then_some(minor)
+    }
+
+    /// The nodes without which GPUs and partitions cannot be used: control, GPUs, instances.
+    #[must_use]
+    pub fn needed(&self) -> Vec<DeviceNode> {
+        let control = ["ctl", "-modeset", "-uvm", "-uvm-tools"];
+        let mut paths = control.map(|name| format!("/dev/nvidia{name}")).to_vec();
+        for gpu in &self.gpus {
+            paths.push(format!("/dev/nvidia{}", gpu.minor));
+            let minors = self.mig.as_ref().into_iter().flat_map(|minors| {
+                let parts = gpu.mig.iter().flatten();
+                parts.flat_map(|part| {
+                    let (gi, ci) = (part.gpu_instance, part.compute_instance);
+                    [
+                        minors.gpu_instance(gpu.minor, gi),
+                        minors.compute_instance(gpu.minor, gi, ci),
+                    ]
+                })
+            });
+            let caps = minors.flatten();
+            paths.extend(caps.map(|minor| format!("/dev/nvidia-caps/nvidia-cap{minor}")));
+        }
+        paths.sort();
+        paths.dedup();
+        paths.iter().filter_map(|path| self.node(path)).collect()
+    }
+}
+
+/// Drivers before 550 have the second name.
+const GPU_MODULES: [&str; 2] = ["nvidia", "nvidia-frontend"];
+
 /// Nodes of GPUs, control and MIG that are there; those of storage, switches and links have rules of their own.
 #[must_use]
 pub fn existing(dev: &Tree) -> Vec<DeviceNode> {
@@ -185,6 +287,9 @@ pub fn is_missing(dev: &Tree, node: &DeviceNode) -> Result<bool, NodesError> {
     }
 }
 
+/// Directory of capabilities.
+const CAPABILITIES: &str = "/dev/nvidia-caps";
+
 /// Makes a node that everybody may open, as the driver's own tool does.
 ///
 /// # Errors
@@ -195,21 +300,34 @@ pub fn make(dev: &Tree, node: &DeviceNode) -> Result<(), NodesError> {
             .path
             .rsplit_once('/')
             .ok_or(io::ErrorKind::InvalidInput)?;
+        if dir == CAPABILITIES && !dev.exists(dir) {
+            let at = dev.real(&dev.resolve("/dev")?).join("nvidia-caps");
+            made_already(fs::create_dir(&at))?;
+            fs::set_permissions(at, fs::Permissions::from_mode(0o755))?;
+        }
         let path = dev.real(&dev.resolve(dir)?).join(name);
         let number = makedev(node.major.into(), node.minor.into());
+        let mode = node.mode();
         mknod(
             &path,
             SFlag::S_IFCHR,
-            Mode::from_bits_truncate(0o666),
+            Mode::from_bits_truncate(mode),
             number,
         )?;
         // Whatever the umask.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
     };
     made().map_err(|source| NodesError::Make {
         path: dev.host(&node.path),
         source,
     })
+}
+
+fn made_already(made: io::Result<()>) -> io::Result<()> {
+    match made {
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
 }
 
 /// A link by which systemd finds a node from its numbers.

@@ -89,6 +89,12 @@ impl MigMinors {
         self.0.get(&name).copied()
     }
 
+    /// Whether any capability has this number.
+    #[must_use]
+    pub fn has(&self, minor: u32) -> bool {
+        self.0.values().any(|known| *known == minor)
+    }
+
     /// Minor number of `config` or `monitor`.
     #[must_use]
     pub fn control(&self, name: &str) -> Option<u32> {

@@ -38,6 +38,8 @@ pub struct Policy {
     pub disable_require: bool,
     /// A CDI spec of another driver gives way to what the host has.
     pub heal: bool,
+    /// Device nodes of a loaded driver that are missing are made.
+    pub create_nodes: bool,
     /// IMEX channels are not given.
     pub ignore_imex: bool,
     /// Which sources may ask.
@@ -63,6 +65,7 @@ impl Default for Policy {
             capabilities: CapabilityPolicy::default(),
             disable_require: false,
             heal: true,
+            create_nodes: true,
             ignore_imex: false,
             sources: Sources::default(),
             allow: Allow::default(),

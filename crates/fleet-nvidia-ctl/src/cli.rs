@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use fleet_discover::Live;
-use fleet_host::{Env, HostRoot};
+use fleet_host::{Env, HostRoot, MissingNodes};
 
 use crate::cdi;
 use crate::configure::Configure;
@@ -138,11 +138,15 @@ impl Cli {
         Files::new(self.root_dir.as_deref())
     }
 
-    /// The node as a container finds it, specs made anew included.
+    /// The node as a container finds it, specs made anew included. Nodes that a container would get made are told.
     pub(crate) fn live(&self) -> Live {
-        self.root_dir
-            .as_deref()
-            .map_or_else(Live::default, Live::new)
+        match self.root_dir.as_deref() {
+            Some(root) => Live::new(root).with_missing_nodes(MissingNodes::Told),
+            None => {
+                let missing = MissingNodes::at_create(&self.env()).told();
+                Live::default().with_missing_nodes(missing)
+            }
+        }
     }
 
     pub(crate) fn host(&self) -> HostRoot {

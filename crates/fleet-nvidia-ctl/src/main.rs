@@ -297,7 +297,8 @@ mod tests {
         let host = host();
         let dir = host.path().join("etc/nvidia-container-runtime");
         fs::create_dir_all(&dir).unwrap();
-        let text = "disable-require = true\n[nvidia-container-cli]\nload-kmods = true\n";
+        let text =
+            "disable-require = true\n[nvidia-container-cli]\nldconfig = \"@/sbin/ldconfig\"\n";
         fs::write(dir.join("config.toml"), text).unwrap();
         let root = host.path().to_str().unwrap();
         let cli = Cli::try_parse_from(["fleet-nvidia-ctl", "--root-dir", root, "config", "show"]);
@@ -311,7 +312,7 @@ mod tests {
             "{out}"
         );
         assert!(
-            out.contains("\n# without effect here: nvidia-container-cli.load-kmods\n"),
+            out.contains("\n# without effect here: nvidia-container-cli.ldconfig\n"),
             "{out}"
         );
         assert!(out.contains("\ndisable-require = true\n"), "{out}");

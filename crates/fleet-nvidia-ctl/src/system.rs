@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::{Args, Subcommand};
-use fleet_host::nodes::{self, CharLink, DeviceNode, Majors, NodesError};
+use fleet_host::nodes::{self, CharLink, DeviceNode, Majors, NodesError, Stated};
 use fleet_host::{Tree, proc};
 
 use crate::cli::Cli;
@@ -35,7 +35,7 @@ pub(crate) struct CreateDeviceNodes {
     /// nvidiactl, nvidia-modeset, nvidia-uvm and nvidia-uvm-tools
     #[arg(long)]
     control_devices: bool,
-    /// A node for each GPU that the driver states in proc
+    /// A node for each GPU that the driver states in proc, and those of its MIG instances
     #[arg(long)]
     gpu_devices: bool,
     /// Load the driver's modules first
@@ -137,9 +137,17 @@ fn create_nodes(
     if args.gpu_devices {
         let gpus = proc::inventory(&system).gpus;
         wanted.extend(gpus.iter().map(|gpu| majors.gpu(gpu.minor)));
+        wanted.extend(partitions(&system));
     }
     make_missing(&dev, &wanted, args.dry_run, out)?;
     Ok(Verdict::Fine)
+}
+
+/// Nodes of MIG's instances, which no other tool of ours makes.
+fn partitions(system: &Tree) -> Vec<DeviceNode> {
+    let needed = Stated::of(system).map(|stated| stated.needed());
+    let needed = needed.unwrap_or_default().into_iter();
+    needed.filter(DeviceNode::is_capability).collect()
 }
 
 fn make_missing(

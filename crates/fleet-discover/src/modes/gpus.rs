@@ -136,6 +136,9 @@ fn none() -> Device {
     }
 }
 
+/// Words of a warning that every container of the spec is worth.
+pub(crate) const WITHOUT_CUDA: &str = "so CUDA will not work in containers";
+
 /// CUDA does not start without these; the others are for display and profilers.
 fn missing_nodes<'a>(
     machine: &'a Machine,
@@ -146,7 +149,7 @@ fn missing_nodes<'a>(
         .filter(|path| matches!(**path, "/dev/nvidiactl" | "/dev/nvidia-uvm"));
     needed.map(|path| {
         format!(
-            "{} is missing, so CUDA will not work in containers; hint: `fleet-nvidia-ctl system create-device-nodes --control-devices` makes it, then generate again",
+            "{} is missing, {WITHOUT_CUDA}; hint: `fleet-nvidia-ctl system create-device-nodes --control-devices` makes it, then generate again",
             machine.dev.host(path)
         )
     })

@@ -159,3 +159,62 @@ fn links_by_number() {
     let link = CharLink::new(&tree, node, &canonical);
     assert!(link.is_there(), "udev's own spelling");
 }
+
+/// A machine whose driver has two GPUs, one with a partition.
+fn loaded(dir: &Path, devices: &str) -> Tree {
+    let system = machine(dir, devices);
+    let proc = dir.join("proc/driver/nvidia");
+    for (bus, minor) in [("0000:17:00.0", 0), ("0000:2a:00.0", 3)] {
+        fs::create_dir_all(proc.join("gpus").join(bus)).unwrap();
+        let text = format!("Device Minor: \t {minor}\n");
+        fs::write(proc.join("gpus").join(bus).join("information"), text).unwrap();
+    }
+    fs::create_dir_all(proc.join("capabilities/gpu0/mig/gi0/ci0")).unwrap();
+    let version = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5\n";
+    fs::write(proc.join("version"), version).unwrap();
+    system
+}
+
+const DEVICES: &str =
+    "Character devices:\n195 nvidia\n508 nvidia-caps\n511 nvidia-uvm\n\nBlock devices:\n";
+
+#[test]
+fn only_nodes_that_the_loaded_driver_has_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(
+        Stated::of(&machine(dir.path(), DEVICES)).is_none(),
+        "no driver is loaded"
+    );
+    let stated = Stated::of(&loaded(dir.path(), DEVICES)).unwrap();
+    let want = [
+        "/dev/nvidia-caps/nvidia-cap3 508:3",
+        "/dev/nvidia-caps/nvidia-cap4 508:4",
+        "/dev/nvidia-modeset 195:254",
+        "/dev/nvidia-uvm 511:0",
+        "/dev/nvidia-uvm-tools 511:1",
+        "/dev/nvidia0 195:0",
+        "/dev/nvidia3 195:3",
+        "/dev/nvidiactl 195:255",
+    ];
+    assert_eq!(shown(&stated.needed()), want);
+    assert!(
+        stated.node("/dev/nvidia-caps/nvidia-cap1").is_some(),
+        "rights over MIG"
+    );
+    for other in [
+        "/dev/nvidia1",
+        "/dev/nvidia03",
+        "/dev/nvidia",
+        "/dev/nvidia-caps/nvidia-cap5",
+        "/dev/nvidia-caps/nvidia-cap03",
+        "/dev/nvidia-fs0",
+        "/dev/nvidia-nvswitchctl",
+        "/dev/sda",
+        "/x/dev/nvidia0",
+    ] {
+        assert!(stated.node(other).is_none(), "{other}");
+    }
+    // A module that is not loaded has no numbers.
+    let stated = Stated::of(&loaded(dir.path(), "Character devices:\n195 nvidia\n")).unwrap();
+    assert!(stated.node("/dev/nvidia-uvm").is_none() && stated.node("/dev/nvidiactl").is_some());
+}

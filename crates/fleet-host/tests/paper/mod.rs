@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fleet_cdi::{Format, Registry, Spec, parse};
-use fleet_host::{Host, HostRoot};
+use fleet_cdi::{Format, Registry, parse};
+use fleet_host::{Host, HostRoot, Rebuilt};
 use fleet_inject::{DeviceKind, DeviceStat, HostProbe};
 
 /// A machine made of plain files; `devices` holds one node per line: path, type, major, minor, mode in octal.
@@ -84,7 +84,7 @@ impl Host for PaperHost {
     }
 
     /// What would be made from the host stands in a file of the case.
-    fn rebuild(&self, kind: &str) -> Result<Option<Spec>, String> {
+    fn rebuild(&self, kind: &str, _supply: bool) -> Result<Option<Rebuilt>, String> {
         let Ok(text) = fs::read(&self.rebuilt) else {
             return Ok(None);
         };
@@ -92,6 +92,11 @@ impl Host for PaperHost {
             return Err("no GPU is found".to_owned());
         }
         let spec = parse(&text, Format::Yaml).unwrap();
-        Ok((spec.kind == kind).then_some(spec))
+        let is_wanted = spec.kind == kind;
+        let made = || Rebuilt {
+            spec,
+            ..Rebuilt::default()
+        };
+        Ok(is_wanted.then(made))
     }
 }

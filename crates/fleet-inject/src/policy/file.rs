@@ -66,6 +66,7 @@ impl<'a> Reader<'a> {
             "ignore-driver-capabilities" => policy.capabilities.ignore = self.flag(entry)?,
             "disable-require" => policy.disable_require = self.flag(entry)?,
             "rebuild-stale-specs" => policy.heal = self.flag(entry)?,
+            "create-device-nodes" => policy.create_nodes = self.flag(entry)?,
             "ignore-imex-channel-requests" => policy.ignore_imex = self.flag(entry)?,
             "sources" => self.section(policy, entry, Self::sources)?,
             "allow" => self.section(policy, entry, Self::allow)?,
@@ -411,6 +412,7 @@ ignore-driver-capabilities = true
 disable-require = true
 ignore-imex-channel-requests = true
 rebuild-stale-specs = false
+create-device-nodes = false
 [sources]
 cdi-annotations = false
 volume-mounts = true

@@ -57,6 +57,7 @@ fn general(policy: &Policy) -> String {
         ),
         ("ignore-driver-capabilities", Some(parts.ignore.to_string())),
         ("rebuild-stale-specs", Some(policy.heal.to_string())),
+        ("create-device-nodes", Some(policy.create_nodes.to_string())),
         ("disable-require", Some(policy.disable_require.to_string())),
         (
             "ignore-imex-channel-requests",

@@ -60,6 +60,8 @@ impl Toolkit<'_, '_> {
             "supported-driver-capabilities" => {
                 policy.capabilities.supported = capabilities(reader, entry)?;
             }
+            // Its program loads modules and makes their nodes by this one; modules are never loaded here.
+            "nvidia-container-cli.load-kmods" => policy.create_nodes = reader.flag(entry)?,
             "features.ignore-imex-channel-requests" => policy.ignore_imex = reader.flag(entry)?,
             "nvidia-container-runtime.modes.cdi.default-kind" => {
                 policy.default_kind = reader.kind(entry)?;
@@ -118,7 +120,7 @@ swarm-resource = "DOCKER_RESOURCE_GPU, OTHER"
 [nvidia-container-cli]
 environment = []
 ldconfig = "@/sbin/ldconfig.real"
-load-kmods = true
+load-kmods = false
 
 [nvidia-container-runtime]
 log-level = "info"
@@ -140,6 +142,7 @@ ignore-imex-channel-requests = true
         let policy = found.policy;
         assert!(policy.disable_require && policy.ignore_imex && policy.sources.volume_mounts);
         assert_eq!(policy.sources.environment_unprivileged, Some(false));
+        assert!(!policy.create_nodes);
         assert_eq!(policy.capabilities.supported.to_string(), "compute,utility");
         assert_eq!(policy.swarm_resource, ["DOCKER_RESOURCE_GPU"]);
         assert_eq!(policy.annotation_prefixes, ["cdi.k8s.io/", "x/"]);
@@ -156,7 +159,6 @@ ignore-imex-channel-requests = true
             [
                 "nvidia-container-cli.environment",
                 "nvidia-container-cli.ldconfig",
-                "nvidia-container-cli.load-kmods",
                 "nvidia-container-runtime.log-level",
                 "nvidia-container-runtime.mode",
                 "nvidia-container-runtime.runtimes",

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use fleet_discover::Live;
-use fleet_host::{Container, Env, Store};
+use fleet_host::{Container, Env, MissingNodes, Store};
 use fleet_lifecycle::Error;
 use fleet_rootfs::{
     HookProgram, NO_MEMORY_LIMITS, RootfsEdit, STATE_FLAGS, asks_for_memory_limits, recognise,
@@ -130,7 +130,9 @@ fn precreate(context: &Context) -> Result<Done, Error> {
     })?;
     let env: Env = inject::env(context);
     let program = program.display().to_string();
-    let host = Live::default().keeping(Store::of(&env));
+    let host = Live::default()
+        .keeping(Store::of(&env))
+        .with_missing_nodes(MissingNodes::at_create(&env));
     let outcome = fleet_host::precreate(&mut spec, &env, &host, &program);
     for warning in &outcome.map_err(invalid)?.warnings {
         context.log.say(warning);

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use fleet_discover::Live;
-use fleet_host::{Env, Outcome, Store};
+use fleet_host::{Env, MissingNodes, Outcome, Store};
 use fleet_lifecycle::Error;
 
 use super::{Context, audit};
@@ -18,7 +18,9 @@ pub(super) fn inject(
     spec: &mut Value,
 ) -> Result<Outcome, Error> {
     let env = env(context);
-    let host = Live::default().keeping(Store::of(&env));
+    let host = Live::default()
+        .keeping(Store::of(&env))
+        .with_missing_nodes(MissingNodes::at_create(&env));
     let outcome = fleet_host::inject_with(spec, &env, &host).map_err(|err| {
         audit::refused(context, id, bundle, spec, &err);
         Error::Invalid(err.to_string())
