@@ -12,6 +12,7 @@
 pub mod crio;
 pub mod engine;
 pub mod toolkit;
+pub mod tracer;
 
 use std::env;
 use std::fs;
@@ -159,17 +160,49 @@ impl Output {
 /// Longest time that a command may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Where a command writes: files, since a container keeps them open.
+#[derive(Debug)]
+struct OutputFiles(PathBuf);
+
+impl OutputFiles {
+    fn new() -> Self {
+        // Of this run's own: pids, and so names, are the same in every run of tests/isolate.
+        Self(Path::new("/run").join(unique("fleet-output")))
+    }
+
+    fn file(&self, suffix: &str) -> fs::File {
+        fs::File::create(self.0.with_extension(suffix)).expect("make an output file")
+    }
+
+    fn stdout(&self) -> fs::File {
+        self.file("out")
+    }
+
+    fn stderr(&self) -> fs::File {
+        self.file("err")
+    }
+
+    /// Reads and removes them.
+    fn read(&self) -> (String, String) {
+        let read = |suffix: &str| {
+            let path = self.0.with_extension(suffix);
+            let text = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
+            drop(fs::remove_file(path));
+            text
+        };
+        (read("out"), read("err"))
+    }
+}
+
 /// Runs a command; stdout and stderr go through files, since a container keeps them open.
 #[must_use]
 #[track_caller]
 pub fn run(command: &mut Command) -> Output {
-    let base = env::temp_dir().join(unique("fleet-output"));
-    let file =
-        |suffix: &str| fs::File::create(base.with_extension(suffix)).expect("make an output file");
+    let files = OutputFiles::new();
     let child = command
         .stdin(Stdio::null())
-        .stdout(file("out"))
-        .stderr(file("err"))
+        .stdout(files.stdout())
+        .stderr(files.stderr())
         .spawn();
     let status = child.and_then(|mut child| {
         let end = Instant::now() + PATIENCE;
@@ -187,13 +220,7 @@ pub fn run(command: &mut Command) -> Output {
             std::thread::sleep(Duration::from_millis(2));
         }
     });
-    let read = |suffix: &str| {
-        let path = base.with_extension(suffix);
-        let text = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
-        drop(fs::remove_file(path));
-        text
-    };
-    let (stdout, stderr) = (read("out"), read("err"));
+    let (stdout, stderr) = files.read();
     let status = status.unwrap_or_else(|err| panic!("{command:?}: {err}\n{stdout}\n{stderr}"));
     let signal = std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
     Output {

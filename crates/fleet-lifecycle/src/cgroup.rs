@@ -94,6 +94,9 @@ pub struct Cgroup {
     /// We made it, so we may kill in it and remove it.
     #[serde(default)]
     made: bool,
+    /// We were about to make it: it may be there, but without a process of ours.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    announced: bool,
     #[serde(skip)]
     found: Found,
 }
@@ -108,7 +111,17 @@ impl Cgroup {
             manager: None,
             unit: None,
             made: false,
+            announced: false,
             found: Found::default(),
+        }
+    }
+
+    /// As it is written down before it is made.
+    #[must_use]
+    pub(crate) fn announced(&self) -> Self {
+        Self {
+            announced: self.driver != Driver::Disabled,
+            ..self.clone()
         }
     }
 
@@ -150,12 +163,16 @@ impl Cgroup {
         Ok(Arc::clone(self.found.0.get_or_init(|| leaves)))
     }
 
-    /// The directories of a cgroup that we made; `None` without one. A record that names a whole hierarchy, or a way
-    /// out of one, is damaged.
+    /// The directories of a cgroup that we made; `None` without one.
     fn owned(&self) -> Result<Option<Leaves>> {
-        if !self.made {
-            return Ok(None);
+        match self.made {
+            true => self.checked_leaves().map(Some),
+            false => Ok(None),
         }
+    }
+
+    /// A record that names a whole hierarchy, or a way out of one, is damaged.
+    fn checked_leaves(&self) -> Result<Leaves> {
         let whole = self.path.trim_matches('/').is_empty();
         if whole
             || !self.path.starts_with('/')
@@ -166,7 +183,7 @@ impl Cgroup {
                 self.path.escape_debug()
             )));
         }
-        self.leaves().map(Some)
+        self.leaves()
     }
 
     /// Makes the cgroup in every hierarchy. Where we may not, a rootless container goes without, which

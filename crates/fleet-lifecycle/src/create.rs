@@ -18,6 +18,7 @@ use crate::cgroup::{self, Cgroup, Doors, Driver};
 use crate::engine::{self, Launch, view};
 use crate::error::{Context, Error, Result};
 use crate::hookpoint::Hookpoint;
+use crate::leash::Leash;
 use crate::record::{Container, NOTIFY_SOCKET, Record, Status};
 use crate::root::{Identity, StateRoot};
 use crate::spec::{self, Namespace};
@@ -86,13 +87,15 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container> {
     let dir = request.root.reserve(request.id)?;
     let mut container = Container {
         dir,
-        record: record(&request, &rootfs, group.clone()),
+        record: record(&request, &rootfs, group.announced()),
     };
-    let accounted = account(&request, &mut group);
+    let accounted = container
+        .save_origin()
+        .and_then(|()| account(&request, &mut group));
     // What was made is known before any failure is handled.
     container.record.cgroup = group;
     let made = accounted.and_then(|_occupant| {
-        container.save()?;
+        container.save_origin()?;
         container.save_spec(&request.spec)?;
         if let Some(plan) = &request.plan {
             container.save_plan(plan)?;
@@ -250,9 +253,12 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
     if let Some(hookpoint) = &hookpoint {
         view.spec["hooks"] = hookpoint.library_hooks();
     }
-    let tail = tail(request, container, view.layout, in_user_namespace, &state)?;
+    let mut tail = tail(request, container, view.layout, in_user_namespace, &state)?;
+    // Without a cgroup nothing else tells of a process whose pid was not written down any more.
+    let leash = hidden.then(Leash::new).transpose()?;
+    tail.leash = leash.as_ref().map(Leash::end).transpose()?;
     let report = Arc::clone(&tail.report);
-    let launched = launch(request, rootfs, container, view.spec, tail);
+    let launched = launch(request, rootfs, container, view.spec, tail, leash.as_ref());
     let pid = launched.map_err(
         |err| match hookpoint.as_ref().and_then(Hookpoint::failure) {
             Some(text) => Error::Setup(text),
@@ -265,6 +271,7 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
     container.record.start_time =
         pidfd::start_time(pid).op(|| format!("read the start time of process {pid}"))?;
     container.save()?;
+    leash.map_or(Ok(()), Leash::let_go)?;
     request
         .pid_file
         .as_deref()
@@ -278,6 +285,7 @@ fn launch(
     container: &Container,
     mut view: Value,
     tail: Tail,
+    leash: Option<&Leash>,
 ) -> Result<i32> {
     let group = &container.record.cgroup;
     // Hooks of the runtime's stages run beside the library, and belong to the runtime's own cgroup.
@@ -285,6 +293,9 @@ fn launch(
     let doors = group.doors(group.path())?;
     let doors = doors.filter(|doors| !apart || doors.need_the_manager());
     let pid = driver::run(doors.as_ref(), || {
+        if let Some(leash) = leash {
+            leash.belongs_to_the_parent();
+        }
         keyring::join(request, container)?;
         oom::set(&request.spec, request.who.rootless())?;
         let _namespace = enter(request, &mut view)?;
@@ -340,7 +351,7 @@ fn share_mounts(view: &mut Value) {
 
 /// No trailing newline: conmon-rs parses the whole file as a number.
 pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
-    crate::record::replace_file(path, pid.to_string().as_bytes(), 0o644)
+    crate::record::place_file(path, pid.to_string().as_bytes(), 0o644)
 }
 
 /// Host-owned namespaces are entered by us, a mapped user namespace is made by us, the rest is the library's.
@@ -438,6 +449,8 @@ fn tail(
         }),
         console,
         program,
+        maker: None,
+        leash: None,
         resolved: std::cell::RefCell::default(),
     })
 }

@@ -2,12 +2,22 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::cgroup;
+use crate::engine;
+use crate::error::{Context, Error, Result};
 use crate::hooks::{self, HookEnv};
 use crate::pidfd::PidFd;
-use crate::record::{Container, Status};
+use crate::record::{Container, NOTIFY_SOCKET, STATE_FILE, Status};
 use crate::root::StateRoot;
 use crate::spec;
 
@@ -21,12 +31,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<Option<Container>> {
     let container = match Container::load(root, id) {
         Ok(container) => container,
-        Err(Error::Unknown(_) | Error::Setup(_)) if force => {
-            return remove_unfinished(root, id).map(|()| None);
+        Err(err @ (Error::Unknown(_) | Error::Unfinished(_) | Error::Setup(_))) if force => {
+            match Container::load_origin(root, id).filter(|_| matches!(err, Error::Setup(_))) {
+                Some(container) => container,
+                // There is nothing to kill by; what lies there goes.
+                None => return remove_dir(&root.container(id)?).map(|()| None),
+            }
         }
         Err(err) => return Err(err),
     };
-    let status = container.status();
+    let status = container.status()?;
     if !force && matches!(status, Status::Running | Status::Paused) {
         return Err(Error::WrongStatus {
             verb: "delete",
@@ -35,19 +49,24 @@ pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<Option<Containe
             hint: "; hint: stop it first or use `--force`",
         });
     }
-    end(&container);
-    container.record.cgroup.remove()?;
+    let killed = end(&container)?;
+    // Where something could not be killed, that is why the cgroup stays.
+    container
+        .record
+        .cgroup
+        .remove()
+        .map_err(|err| killed.err().unwrap_or(err))?;
     poststop(&container);
-    remove_dir(&container)?;
+    remove_dir(&container.dir)?;
     Ok(Some(container))
 }
 
 /// Undoes a creation that failed: nothing is left, and no error hides the one that caused it.
 pub(crate) fn discard(container: &Container) {
-    end(container);
+    drop(end(container));
     reap_children();
     drop(container.record.cgroup.remove());
-    drop(remove_dir(container));
+    drop(remove_dir(&container.dir));
 }
 
 /// libcontainer 0.7: leaves its intermediate process behind when a creation fails; a caller that is no reaper would
@@ -67,13 +86,20 @@ fn reap_children() {
 }
 
 /// Kills the first process and everything in the cgroup, and waits for the former.
-fn end(container: &Container) {
-    let process = container
-        .alive()
-        .then(|| PidFd::open(container.record.pid).ok())
-        .flatten();
-    if container.record.cgroup.writable() {
-        drop(container.record.cgroup.kill_all(libc::SIGKILL));
+///
+/// # Errors
+/// When it cannot be told whether the process lives. What the cgroup has against being killed is given back.
+fn end(container: &Container) -> Result<cgroup::Result<()>> {
+    // Held first and looked at then: the pid may be a stranger's by now.
+    let process = held(container);
+    let killed = container.record.cgroup.kill_all(libc::SIGKILL);
+    let process = process?;
+    // Made by a process that was killed before it wrote down whom it had made.
+    if process.is_none()
+        && !container.record.cgroup.writable()
+        && !container.dir.join(STATE_FILE).exists()
+    {
+        release(&container.dir.join(NOTIFY_SOCKET));
     }
     if let Some(process) = process {
         drop(process.send(libc::SIGKILL));
@@ -81,6 +107,28 @@ fn end(container: &Container) {
         // When it is our own child, nobody else reaps it.
         let pid = nix::unistd::Pid::from_raw(container.record.pid);
         let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+    }
+    Ok(killed)
+}
+
+/// The first process by descriptor, if it lives.
+fn held(container: &Container) -> Result<Option<PidFd>> {
+    let pid = container.record.pid;
+    if pid <= 0 {
+        return Ok(None);
+    }
+    match PidFd::open(pid) {
+        Ok(process) => Ok(container.alive()?.then_some(process)),
+        Err(err) if err.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(err) => Err(err).op(|| format!("open process {pid}")),
+    }
+}
+
+/// Lets a process go that will find its maker gone (see [`crate::leash`]), and waits until it does.
+fn release(socket: &Path) {
+    let end = Instant::now() + PATIENCE;
+    while matches!(engine::release(socket), Ok(true)) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -96,26 +144,52 @@ fn poststop(container: &Container) {
     }
 }
 
-fn remove_dir(container: &Container) -> Result<()> {
-    match fs::remove_dir_all(&container.dir) {
-        Ok(()) => Ok(()),
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::Io {
-            op: format!("remove `{}`", container.dir.display()),
-            source,
-        }),
+/// The record of a container goes last, so that a removal that is interrupted can be taken up again.
+fn remove_dir(path: &Path) -> Result<()> {
+    match take_away(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            Err(err).op(|| format!("remove `{}`", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 
-/// A directory whose record is missing or damaged: its maker died. There is nothing to kill by; what lies there goes.
-fn remove_unfinished(root: &StateRoot, id: &str) -> Result<()> {
-    let dir = root.container(id)?;
-    match fs::remove_dir_all(&dir) {
-        Ok(()) => Ok(()),
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::Io {
-            op: format!("remove `{}`", dir.display()),
-            source,
-        }),
+/// Never through a link: what it leads to is not ours.
+fn take_away(path: &Path) -> io::Result<()> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut dir = match Dir::open(path, flags, Mode::empty()) {
+        Err(Errno::ENOTDIR | Errno::ELOOP) => return fs::remove_file(path),
+        other => other?,
+    };
+    let fd = dir.as_raw_fd();
+    for entry in dir.iter() {
+        let name = entry?.file_name().to_owned();
+        if name.to_bytes() != STATE_FILE.as_bytes() {
+            // Directories, and what could not be removed, are left to what follows, which tells why.
+            let _ = unlinkat(Some(fd), name.as_c_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+    fs::remove_dir_all(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_link_leads_to_stays() {
+        let dir = std::env::temp_dir().join(format!("fleet-delete-{}", std::process::id()));
+        fs::create_dir_all(dir.join("id/sub/sub")).unwrap();
+        fs::create_dir(dir.join("other")).unwrap();
+        fs::write(dir.join("other/file"), "").unwrap();
+        fs::write(dir.join("id/state.json"), "").unwrap();
+        std::os::unix::fs::symlink(dir.join("other"), dir.join("id/link")).unwrap();
+        std::os::unix::fs::symlink(dir.join("other"), dir.join("link")).unwrap();
+        for name in ["id", "link", "missing"] {
+            remove_dir(&dir.join(name)).unwrap();
+        }
+        assert!(dir.join("other/file").exists());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(dir).unwrap();
     }
 }

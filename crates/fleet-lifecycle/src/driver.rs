@@ -9,6 +9,7 @@ use nix::unistd::{ForkResult, Pid};
 
 use crate::cgroup::{Doors, Way};
 use crate::error::{Context, Error, Result};
+use crate::panics;
 use crate::sys::process::{self, SharedText};
 
 /// Runs `work`, which makes a process, in a child of ours inside the cgroup; returns that process's pid. It becomes
@@ -27,7 +28,8 @@ pub(crate) fn run(doors: Option<&Doors>, work: impl FnOnce() -> Result<i32>) -> 
     match forked {
         ForkResult::Parent { child } => wait(child, &outcome),
         ForkResult::Child => {
-            let made = prepare(doors, way, parent).and_then(|()| work());
+            // Those of the processes that the library makes end up here as well.
+            let made = panics::caught(|| prepare(doors, way, parent).and_then(|()| work()));
             outcome.store_first(&match made {
                 Ok(pid) => format!("{MADE}{pid}"),
                 Err(err) => err.to_string(),
@@ -42,7 +44,7 @@ const MADE: &str = "\0pid ";
 
 fn prepare(doors: Option<&Doors>, way: Way, parent: Pid) -> Result<()> {
     // A runtime that is killed half-way leaves no process that goes on without it.
-    process::die_with_parent().op(|| "ask to die with the runtime")?;
+    process::die_with_parent(true).op(|| "ask to die with the runtime")?;
     if nix::unistd::getppid() != parent {
         process::leave(1);
     }

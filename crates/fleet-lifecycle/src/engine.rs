@@ -9,13 +9,14 @@ mod capture;
 mod executor;
 pub mod view;
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use libcontainer::container::{Container, ContainerStatus};
-use libcontainer::notify_socket::{NotifyListener, NotifySocket};
+use libcontainer::notify_socket::{NotifyListener, NotifyListenerError, NotifySocket};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::process::args::{ContainerArgs, ContainerType};
 use libcontainer::process::container_main_process::container_main_process;
@@ -90,10 +91,13 @@ pub fn create(launch: Launch<'_>) -> Result<i32> {
 pub fn join(launch: Launch<'_>) -> Result<i32> {
     let spec = typed(&launch.view)?;
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).op(|| "pipe")?;
+    let mut reader = std::fs::File::from(reader);
     let kind = ContainerType::TenantContainer {
         exec_notify_fd: writer.as_raw_fd(),
     };
     let socket = launch.state_dir.join(launch.socket);
+    // One that was killed may have left it, and had our pid.
+    drop(std::fs::remove_file(&socket));
     let report = Arc::clone(&launch.tail.report);
     let enter = launch.enter.clone();
     let made = drive(launch, spec, kind, None, None);
@@ -101,12 +105,21 @@ pub fn join(launch: Launch<'_>) -> Result<i32> {
     let released = made.and_then(|pid| {
         move_to(&enter, pid)
             .and_then(|()| release(&socket))
+            .and_then(|waited| match waited {
+                true => Ok(pid),
+                false => Err(wait_for_program(&mut reader, &report)
+                    .err()
+                    .unwrap_or_else(|| {
+                        Error::Setup(
+                            "the new process ended before its program was executed".to_owned(),
+                        )
+                    })),
+            })
             .inspect_err(|_| end(pid))
-            .map(|()| pid)
     });
     drop(std::fs::remove_file(&socket));
     let pid = released?;
-    wait_for_program(reader, &report)?;
+    wait_for_program(&mut reader, &report)?;
     Ok(pid)
 }
 
@@ -136,10 +149,9 @@ fn end(pid: i32) {
 }
 
 /// The pipe closes when the program is executed; anything written to it before is the reason why it was not.
-fn wait_for_program(reader: OwnedFd, report: &SharedText) -> Result<()> {
+fn wait_for_program(reader: &mut std::fs::File, report: &SharedText) -> Result<()> {
     let mut message = String::new();
-    std::io::Read::read_to_string(&mut std::fs::File::from(reader), &mut message)
-        .op(|| "read from the new process")?;
+    std::io::Read::read_to_string(reader, &mut message).op(|| "read from the new process")?;
     match report.load() {
         Some(cause) => Err(Error::Setup(cause)),
         None if message.is_empty() => Ok(()),
@@ -147,17 +159,40 @@ fn wait_for_program(reader: OwnedFd, report: &SharedText) -> Result<()> {
     }
 }
 
-/// Lets the process that waits on `socket` go on.
+/// Lets the process that waits on `socket` go on; false when nobody waits there any more.
 ///
 /// # Errors
-/// [`Error::Setup`] when nobody waits there.
-pub fn release(socket: &Path) -> Result<()> {
-    NotifySocket::new(socket).notify_container_start().map_err(
-        |err| match std::error::Error::source(&err) {
-            Some(cause) => Error::Setup(format!("{err}: {cause}")),
-            None => Error::Setup(err.to_string()),
-        },
-    )
+/// [`Error::Setup`] when that cannot be told.
+pub fn release(socket: &Path) -> Result<bool> {
+    match NotifySocket::new(socket).notify_container_start() {
+        Ok(()) => Ok(true),
+        Err(NotifyListenerError::Connect { source, .. })
+            if source.kind() == io::ErrorKind::ConnectionRefused =>
+        {
+            Ok(false)
+        }
+        Err(NotifyListenerError::SendStartContainer(source))
+            if source.kind() == io::ErrorKind::BrokenPipe =>
+        {
+            Ok(false)
+        }
+        Err(err) => Err(Error::Setup(chain(&err))),
+    }
+}
+
+/// An error with all its causes; the library's own text is the outermost alone.
+fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut next = err.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        let words = words.split(" (os error").next().unwrap_or_default();
+        if !text.contains(words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 fn typed(view: &Value) -> Result<Spec> {
@@ -173,8 +208,7 @@ fn drive(
     user_ns_config: Option<UserNamespaceConfig>,
 ) -> Result<i32> {
     let socket = launch.state_dir.join(launch.socket);
-    let notify_listener =
-        NotifyListener::new(&socket).map_err(|err| Error::Setup(err.to_string()))?;
+    let notify_listener = NotifyListener::new(&socket).map_err(|err| Error::Setup(chain(&err)))?;
     let _capture = capture::install(Arc::clone(&launch.tail.report));
     let executor: Box<dyn Executor> = Box::new(TailExecutor::new(Rc::clone(&launch.tail)));
     let args = ContainerArgs {
@@ -206,7 +240,7 @@ fn drive(
     };
     let pid = container_main_process(&args).map_err(|err| {
         // libcontainer 0.7: errors lose their cause between its processes; the shared page has the first report.
-        Error::Setup(launch.tail.report.load().unwrap_or_else(|| err.to_string()))
+        Error::Setup(launch.tail.report.load().unwrap_or_else(|| chain(&err)))
     });
     let pid = pid?.as_raw();
     if let Some(agent) = &launch.tail.program.agent {

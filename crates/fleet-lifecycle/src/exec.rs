@@ -4,17 +4,19 @@
 //! user namespace (S2); here every namespace of the container is joined by descriptor, and the tail is the same
 //! as for the first process.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::engine::{self, Launch, view};
 use crate::error::{Context, Error, Result};
+use crate::pidfd::PidFd;
 use crate::record::{Container, Status};
 use crate::root::{Identity, StateRoot};
 use crate::surroundings;
@@ -65,6 +67,10 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
     let full = container.spec()?;
     spec::check_process(&json!({"process": request.process}), "/process")?;
     let open = namespaces(container.record.pid, &full)?;
+    // Opened by number: they are the container's only if its process is still there.
+    if !container.alive()? {
+        return Err(Error::NotRunning(container.record.id.clone()));
+    }
     let entries = open.iter().map(
         |(kind, fd)| json!({"type": kind, "path": format!("/proc/self/fd/{}", fd.as_raw_fd())}),
     );
@@ -81,8 +87,10 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
             &full,
             &request.process,
             Some(&request.root.cache()),
-            &container.state(),
+            &container.state()?,
         )?,
+        maker: None,
+        leash: None,
         resolved: std::cell::RefCell::default(),
     };
     let pid = launch(container, request, view, tail)?;
@@ -98,18 +106,22 @@ fn launch(
     container: &Container,
     request: &ExecRequest<'_>,
     view: Value,
-    tail: Tail,
+    mut tail: Tail,
 ) -> Result<i32> {
     let group = &container.record.cgroup;
     let enter = group.below(&request.sub_cgroups)?;
     let target = group.exec_target(container.record.pid);
     let doors = group.doors(&target)?;
-    driver::run(doors.as_ref(), || {
+    sweep(&container.dir);
+    let socket = socket_name(std::process::id());
+    let made = driver::run(doors.as_ref(), || {
         oom::set(&json!({"process": request.process}), request.who.rootless())?;
         let cgroup_path = match &doors {
             None => surroundings::hide_cgroups().map(|()| surroundings::HIDDEN_CGROUP)?,
             Some(doors) => surroundings::spare_the_move(doors).map(|()| target.as_str())?,
         };
+        let own = nix::unistd::getpid().as_raw();
+        tail.maker = Some(PidFd::open(own).op(|| "open the own process")?);
         process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;
         engine::join(Launch {
             id: &container.record.id,
@@ -119,16 +131,50 @@ fn launch(
             rootfs: container.record.rootfs.clone(),
             cgroup_path,
             enter,
-            socket: &format!("exec-{}.sock", std::process::id()),
+            socket: &socket,
             preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
             no_pivot: false,
             tail: Rc::new(tail),
         })
-    })
+    });
+    // The process that made it may have been killed.
+    made.inspect_err(|_| drop(fs::remove_file(container.dir.join(&socket))))
+}
+
+const SOCKET: (&str, &str) = ("exec-", ".sock");
+
+/// Where the new process waits for its release.
+fn socket_name(pid: u32) -> String {
+    format!("{}{pid}{}", SOCKET.0, SOCKET.1)
+}
+
+/// A process that makes another takes far less.
+const OLD: Duration = Duration::from_secs(60);
+
+/// Takes away what earlier ones that were killed have left. Not by the pid alone: one in another pid namespace is not
+/// seen from here.
+fn sweep(dir: &Path) {
+    let maker = |name: &str| -> Option<u32> {
+        name.strip_prefix(SOCKET.0)?
+            .strip_suffix(SOCKET.1)?
+            .parse()
+            .ok()
+    };
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let gone = entry
+            .file_name()
+            .to_str()
+            .and_then(maker)
+            .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if gone && age().is_some_and(|age| age > OLD) {
+            drop(fs::remove_file(entry.path()));
+        }
+    }
 }
 
 fn check_status(container: &Container, ignore_paused: bool) -> Result<()> {
-    match container.status() {
+    match container.status()? {
         Status::Running | Status::Created => Ok(()),
         Status::Paused if ignore_paused => Ok(()),
         Status::Paused => Err(Error::Setup(format!(

@@ -12,13 +12,13 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     if all && container.record.cgroup.writable() {
         return Ok(container.record.cgroup.kill_all(signal)?);
     }
-    if matches!(container.status(), Status::Stopped | Status::Creating) {
+    if matches!(container.status()?, Status::Stopped | Status::Creating) {
         return Err(Error::NotRunning(container.record.id.clone()));
     }
     // By descriptor: the pid may be a stranger's by now.
     let process = PidFd::open(container.record.pid)
         .op(|| format!("open process {}", container.record.pid))?;
-    if !container.alive() {
+    if !container.alive()? {
         return Err(Error::NotRunning(container.record.id.clone()));
     }
     match process.send(signal) {

@@ -8,7 +8,7 @@ use crate::record::{Container, Status};
 /// # Errors
 /// [`Error::WrongStatus`] in any other state, or without a cgroup of its own.
 pub fn pause(container: &Container) -> Result<()> {
-    match container.status() {
+    match container.status()? {
         Status::Running | Status::Created => {}
         other => return Err(wrong("pause", container, other.as_str(), "")),
     }
@@ -22,9 +22,9 @@ pub fn pause(container: &Container) -> Result<()> {
 /// [`Error::WrongStatus`] unless it is paused.
 pub fn resume(container: &Container) -> Result<()> {
     own_cgroup("resume", container)?;
-    let frozen = container.alive() && container.record.cgroup.is_frozen().unwrap_or(false);
+    let frozen = container.alive()? && container.record.cgroup.is_frozen().unwrap_or(false);
     if !frozen {
-        return Err(wrong("resume", container, container.status().as_str(), ""));
+        return Err(wrong("resume", container, container.status()?.as_str(), ""));
     }
     Ok(container.record.cgroup.thaw()?)
 }

@@ -71,12 +71,28 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
 }
 
 /// Whether the process with `pid` is the one started at `ticks`, and not a zombie.
+///
+/// # Errors
+/// When that cannot be told: who has no descriptor left must not take a process for gone.
+pub fn is_same(pid: i32, ticks: u64) -> io::Result<bool> {
+    match read(pid) {
+        Ok(stat) => Ok(parse(&stat)
+            .is_some_and(|(state, started)| started == ticks && !matches!(state, 'Z' | 'X'))),
+        // The latter: it went while it was read.
+        Err(err) if matches!(err.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(false),
+        Err(err) => Err(err),
+    }
+}
+
+/// Whether a process executed a program since it was forked (`PF_FORKNOEXEC` in field 9 of `man 5 proc_pid_stat`).
 #[must_use]
-pub fn is_same(pid: i32, ticks: u64) -> bool {
-    let Ok(stat) = read(pid) else {
-        return false;
-    };
-    parse(&stat).is_some_and(|(state, started)| started == ticks && !matches!(state, 'Z' | 'X'))
+pub fn has_executed(pid: i32) -> bool {
+    const PF_FORKNOEXEC: u64 = 0x40;
+    let flags = read(pid).ok().and_then(|stat| {
+        let (_, fields) = stat.rsplit_once(')')?;
+        fields.split_whitespace().nth(6)?.parse::<u64>().ok()
+    });
+    flags.is_some_and(|flags| flags & PF_FORKNOEXEC == 0)
 }
 
 /// A process names itself as it likes, so the text need not be UTF-8.
@@ -110,22 +126,43 @@ mod tests {
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let started = start_time(pid).unwrap();
-        assert!(is_same(pid, started));
-        assert!(!is_same(pid, started + 1));
+        assert!(is_same(pid, started).unwrap());
+        assert!(!is_same(pid, started + 1).unwrap());
         let fd = PidFd::open(pid).unwrap();
         assert!(!fd.wait_exit(Some(Duration::from_millis(10))).unwrap());
         fd.send(libc::SIGKILL).unwrap();
         assert!(fd.wait_exit(Some(Duration::from_secs(10))).unwrap());
-        assert!(!is_same(pid, started), "a zombie is not alive");
+        assert!(!is_same(pid, started).unwrap(), "a zombie is not alive");
         child.wait().unwrap();
     }
+
+    #[test]
+    fn a_process_that_executed_nothing_is_told_from_one_that_did() {
+        use nix::unistd::ForkResult;
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(has_executed(own));
+        assert!(!has_executed(i32::MAX));
+        match crate::sys::process::fork().unwrap() {
+            ForkResult::Child => {
+                nix::unistd::pause();
+                crate::sys::process::leave(0)
+            }
+            ForkResult::Parent { child } => {
+                let executed = has_executed(child.as_raw());
+                nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+                nix::sys::wait::waitpid(child, None).unwrap();
+                assert!(!executed);
+            }
+        }
+    }
+
     #[test]
     fn a_name_that_is_no_text_hides_nobody() {
         let tick = |name: &std::ffi::CStr| {
             crate::sys::process::set_name(name);
             let tid = nix::unistd::gettid().as_raw();
             let started = start_time(tid).unwrap();
-            assert!(is_same(tid, started));
+            assert!(is_same(tid, started).unwrap());
             started
         };
         std::thread::spawn(move || assert_eq!(tick(c"plain"), tick(c"\xff\xfe) Z 1")))
@@ -135,7 +172,7 @@ mod tests {
 
     #[test]
     fn nobody_is_an_error() {
-        assert!(start_time(i32::MAX).is_err() && !is_same(i32::MAX, 0));
+        assert!(start_time(i32::MAX).is_err() && !is_same(i32::MAX, 0).unwrap());
         let err = PidFd::open(i32::MAX).unwrap_err();
         assert_eq!(err.raw_os_error(), Some(libc::ESRCH));
         assert!(PidFd::open(-1).is_err());

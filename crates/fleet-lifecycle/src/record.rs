@@ -1,14 +1,17 @@
 //! What is remembered of a container: `<root>/<id>/state.json`, and its spec as `<root>/<id>/config.json`.
 //!
-//! Both files are written to a temporary name and renamed, so a reader never sees half of one. Unknown fields
+//! While it is being made there is `origin.json` in place of the former. It stays, so that a container whose record
+//! was damaged can still be taken away. All files are written to a temporary name and renamed, so a reader never sees half of one. Unknown fields
 //! are ignored, so that an older runtime reads a newer one's file (rollback on a node with running containers).
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AtFlags, Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,13 +21,17 @@ use crate::pidfd;
 use crate::root::StateRoot;
 
 /// File name of the record.
-const STATE_FILE: &str = "state.json";
+pub(crate) const STATE_FILE: &str = "state.json";
+/// File name of the record as it was before there was a process.
+const ORIGIN_FILE: &str = "origin.json";
 /// File name of the spec the container was made from, edits included.
 const SPEC_FILE: &str = "config.json";
 /// File name of the plan by which devices were injected, in the caller's form.
 pub const PLAN_FILE: &str = "plan.json";
 /// The socket on which the container's first process waits for `start`; gone once it was started.
 pub const NOTIFY_SOCKET: &str = "notify.sock";
+/// The same socket while `start` is under way, or after one that was killed.
+pub(crate) const TAKEN_SOCKET: &str = "notify.taken";
 
 /// A container's record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -102,29 +109,28 @@ impl Container {
     /// Reads a container's record.
     ///
     /// # Errors
-    /// [`Error::Unknown`] when there is none; [`Error::Setup`] when it cannot be read as one.
+    /// [`Error::Unknown`] when there is none, [`Error::Unfinished`] when only its directory is there, [`Error::Setup`]
+    /// when it cannot be read as one.
     pub fn load(root: &StateRoot, id: &str) -> Result<Self> {
         let dir = root.container(id)?;
-        let path = dir.join(STATE_FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::Unknown(id.to_owned()));
+        for file in [STATE_FILE, ORIGIN_FILE] {
+            if let Some(record) = read(&dir.join(file), id)? {
+                return Ok(Self { dir, record });
             }
-            Err(source) => {
-                return Err(Error::Io {
-                    op: format!("read `{}`", path.display()),
-                    source,
-                });
-            }
-        };
-        let record = serde_json::from_slice(&bytes).map_err(|err| {
-            Error::Setup(format!(
-                "state file `{}` is damaged: {err}; hint: `delete --force {id}` removes what is left",
-                path.display()
-            ))
-        })?;
-        Ok(Self { dir, record })
+        }
+        Err(if dir.is_dir() {
+            Error::Unfinished(id.to_owned())
+        } else {
+            Error::Unknown(id.to_owned())
+        })
+    }
+
+    /// What is known of a container whose record cannot be read: all but its process.
+    #[must_use]
+    pub(crate) fn load_origin(root: &StateRoot, id: &str) -> Option<Self> {
+        let dir = root.container(id).ok()?;
+        let record = read(&dir.join(ORIGIN_FILE), id).ok()??;
+        Some(Self { dir, record })
     }
 
     /// Writes the record, replacing an older one in one step.
@@ -132,9 +138,21 @@ impl Container {
     /// # Errors
     /// [`Error::Io`] with the path.
     pub fn save(&self) -> Result<()> {
+        self.save_as(STATE_FILE)
+    }
+
+    /// Writes what is known before there is a process.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub(crate) fn save_origin(&self) -> Result<()> {
+        self.save_as(ORIGIN_FILE)
+    }
+
+    fn save_as(&self, file: &str) -> Result<()> {
         let bytes = serde_json::to_vec(&self.record)
             .map_err(|err| Error::Setup(format!("encode state: {err}")))?;
-        replace_file(&self.dir.join(STATE_FILE), &bytes, 0o600)
+        replace_file(&self.dir.join(file), &bytes, 0o600)
     }
 
     /// Stores the spec the container is made from.
@@ -167,33 +185,64 @@ impl Container {
     }
 
     /// Whether the recorded process lives: same pid, same start time, not a zombie.
-    #[must_use]
-    pub fn alive(&self) -> bool {
-        self.record.pid > 0 && pidfd::is_same(self.record.pid, self.record.start_time)
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn alive(&self) -> Result<bool> {
+        let pid = self.record.pid;
+        if pid <= 0 {
+            return Ok(false);
+        }
+        pidfd::is_same(pid, self.record.start_time).op(|| {
+            format!(
+                "look whether process {pid} of container `{}` lives",
+                self.record.id
+            )
+        })
+    }
+
+    /// Whether the first process waits for `start`. One that was killed half-way tells nothing by its socket, but a
+    /// process that never executed a program waits still.
+    fn waits(&self) -> bool {
+        self.dir.join(NOTIFY_SOCKET).exists()
+            || self.dir.join(TAKEN_SOCKET).exists() && !pidfd::has_executed(self.record.pid)
+    }
+
+    /// Keeps other callers from the container's directory while the value lives; a killed holder lets go of it.
+    ///
+    /// # Errors
+    /// As `man 2 flock`, with the path.
+    pub(crate) fn lock(&self) -> Result<Flock<fs::File>> {
+        let dir = fs::File::open(&self.dir).op(|| format!("open `{}`", self.dir.display()))?;
+        Flock::lock(dir, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .op(|| format!("lock `{}`", self.dir.display()))
     }
 
     /// The container's state now; cheap, since engines ask often.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        if self.record.pid <= 0 {
-            return Status::Creating;
-        }
-        if !self.alive() {
-            return Status::Stopped;
-        }
-        if self.dir.join(NOTIFY_SOCKET).exists() {
-            return Status::Created;
-        }
-        if self.record.cgroup.is_frozen().unwrap_or(false) {
-            return Status::Paused;
-        }
-        Status::Running
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub fn status(&self) -> Result<Status> {
+        Ok(if self.record.pid <= 0 {
+            Status::Creating
+        } else if !self.alive()? {
+            Status::Stopped
+        } else if self.waits() {
+            Status::Created
+        } else if self.record.cgroup.is_frozen().unwrap_or(false) {
+            Status::Paused
+        } else {
+            Status::Running
+        })
     }
 
     /// `runtime-spec runtime.md#state` as JSON, with runc's extra fields.
-    #[must_use]
-    pub fn state(&self) -> Value {
-        self.state_as(self.status())
+    ///
+    /// # Errors
+    /// When the state cannot be told.
+    pub fn state(&self) -> Result<Value> {
+        Ok(self.state_as(self.status()?))
     }
 
     /// The state document with a status given by the caller, for hooks.
@@ -216,6 +265,37 @@ impl Container {
             "owner": self.record.owner,
         })
     }
+}
+
+fn read(path: &Path, id: &str) -> Result<Option<Record>> {
+    let read = || -> io::Result<Vec<u8>> {
+        // Whatever lies there, it is not waited for.
+        let mut file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+            .open(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = match read() {
+        Ok(bytes) => bytes,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(err) => return Err(err).op(|| format!("read `{}`", path.display())),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|err| {
+        Error::Setup(format!(
+            "state file `{}` is damaged: {err}; hint: `delete --force {id}` removes what is left",
+            path.display()
+        ))
+    })
+}
+
+/// Whether a record is in a container's directory.
+pub(crate) fn recorded(dir: &Path) -> bool {
+    [STATE_FILE, ORIGIN_FILE]
+        .iter()
+        .any(|file| dir.join(file).exists())
 }
 
 /// Writes a file under a temporary name in the same directory and renames it.
@@ -241,9 +321,53 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         .op(|| format!("write `{}`", path.display()))
 }
 
+/// Writes a file that is not there yet: it has a name only when it is whole, so that a killed writer leaves nothing.
+/// Where that cannot be, and for a file that is there, as [`replace_file`].
+///
+/// # Errors
+/// [`Error::Io`] with the path; nothing is left behind.
+pub fn place_file(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let place = || -> io::Result<()> {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_TMPFILE)
+            .mode(mode)
+            .open(dir.unwrap_or_else(|| Path::new(".")))?;
+        file.write_all(bytes)?;
+        let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+        nix::unistd::linkat(
+            None,
+            Path::new(&nameless),
+            None,
+            path,
+            AtFlags::AT_SYMLINK_FOLLOW,
+        )?;
+        Ok(())
+    };
+    place().or_else(|_| replace_file(path, bytes, mode))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_placed_file_replaces_another() {
+        let dir = std::env::temp_dir().join(format!("fleet-place-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        for text in ["one", "two"] {
+            place_file(&dir.join("x"), text.as_bytes(), 0o600).unwrap();
+            assert_eq!(fs::read_to_string(dir.join("x")).unwrap(), text);
+            assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        }
+        let err = place_file(&dir.join("missing/x"), b"", 0o600).unwrap_err();
+        assert!(
+            err.to_string().contains("missing/x`: No such file"),
+            "{err}"
+        );
+        fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn replace_leaves_no_temporary_file() {

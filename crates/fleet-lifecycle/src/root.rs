@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::cgroup::Session;
 use crate::error::{Context, Error, Result};
 use crate::id;
+use crate::record::recorded;
 
 /// Name of the directory under `/run` or `XDG_RUNTIME_DIR`; Podman's tests expect the runtime's own name.
 const NAME: &str = "fleet-nvidia";
@@ -112,7 +113,11 @@ impl StateRoot {
         match fs::DirBuilder::new().mode(0o700).create(&dir) {
             Ok(()) => Ok(dir),
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
-                Err(Error::Exists(id.to_owned()))
+                Err(if recorded(&dir) || !dir.is_dir() {
+                    Error::Exists(id.to_owned())
+                } else {
+                    Error::Occupied(id.to_owned())
+                })
             }
             Err(source) => Err(Error::Io {
                 op: format!("create `{}`", dir.display()),
@@ -137,8 +142,10 @@ impl StateRoot {
             }
         };
         let mut ids: Vec<String> = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| id::check(name).is_ok() && self.path.join(name).is_dir())
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| id::check(name).is_ok())
             .collect();
         ids.sort();
         Ok(ids)

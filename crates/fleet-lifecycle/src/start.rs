@@ -6,11 +6,8 @@ use std::io;
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::hooks::{self, HookEnv};
-use crate::record::{Container, NOTIFY_SOCKET, Status};
+use crate::record::{Container, NOTIFY_SOCKET, Status, TAKEN_SOCKET};
 use crate::{delete, spec};
-
-/// The socket while a `start` is under way: the rename decides which of two callers won.
-const TAKEN: &str = "notify.taken";
 
 /// Starts a created container and runs its poststart hooks.
 ///
@@ -18,27 +15,37 @@ const TAKEN: &str = "notify.taken";
 /// [`Error::WrongStatus`] unless it is created; a failing poststart hook stops the container
 /// (`runtime-spec runtime.md#lifecycle`).
 pub fn start(container: &Container) -> Result<()> {
-    let taken = container.dir.join(TAKEN);
-    let status = container.status();
+    release(container)?;
+    poststart(container)
+}
+
+/// The lock decides which of two callers wins. The socket has another name from here on, so that the container does
+/// not look created any more; a `start` that was killed in between leaves it by that name to the next one.
+fn release(container: &Container) -> Result<()> {
+    let _lock = container.lock()?;
+    let status = container.status()?;
     if status != Status::Created {
         return Err(wrong(container, status));
     }
+    let taken = container.dir.join(TAKEN_SOCKET);
     match fs::rename(container.dir.join(NOTIFY_SOCKET), &taken) {
-        Ok(()) => {}
-        Err(err) if err.kind() == io::ErrorKind::NotFound => {
-            return Err(wrong(container, Status::Running));
-        }
-        Err(source) => {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
             return Err(Error::Io {
                 op: format!("start container `{}`", container.record.id),
-                source,
+                source: err,
             });
         }
+        _ => {}
     }
-    let released = engine::release(&taken);
+    // One that failed can be tried again.
+    let released = engine::release(&taken)?;
     drop(fs::remove_file(&taken));
-    released?;
-    poststart(container)
+    match released {
+        true => Ok(()),
+        // Let go by the one that was killed, it has yet to execute its program; or it is gone.
+        false if container.alive()? => Err(wrong(container, Status::Running)),
+        false => Err(wrong(container, Status::Stopped)),
+    }
 }
 
 fn wrong(container: &Container, status: Status) -> Error {

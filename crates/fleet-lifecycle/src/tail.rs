@@ -17,12 +17,14 @@ mod workdir;
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleet_rootfs::RootfsEdit;
 use serde_json::Value;
 
 use crate::capabilities::{self, Sets};
 use crate::error::{Context, Error, Result, errno_text};
+use crate::pidfd::PidFd;
 use crate::seccomp::{self, Filter, Receiver};
 use crate::sys::process::{self, SharedText};
 use crate::{hooks, labels, program, rlimits, signal};
@@ -99,6 +101,10 @@ pub struct Tail {
     pub console: Option<Console>,
     /// The program.
     pub program: Program,
+    /// The process that makes this one, for whose word it waits (`exec` alone).
+    pub maker: Option<PidFd>,
+    /// Tells whether the maker lived to the end, where it has to be asked.
+    pub leash: Option<crate::leash::End>,
     /// Found by `prepare`, executed by `run`.
     pub resolved: RefCell<PathBuf>,
 }
@@ -149,7 +155,23 @@ impl Tail {
             workdir::enter(&program.cwd)?;
         }
         workdir::verify()?;
-        self.resolve()
+        self.resolve()?;
+        // An `exec` that is killed leaves nobody who waits for its word. Not before the identity was switched, which
+        // would undo it (`man 2 PR_SET_PDEATHSIG`).
+        match self.init {
+            Some(_) => Ok(()),
+            None => self.die_with_maker(),
+        }
+    }
+
+    fn die_with_maker(&self) -> Result<()> {
+        process::die_with_parent(true).op(|| "ask to die with the runtime")?;
+        let gone = |maker: &PidFd| maker.wait_exit(Some(Duration::ZERO));
+        let gone = self.maker.as_ref().map_or(Ok(false), gone);
+        match gone.op(|| "look for the runtime")? {
+            true => process::leave(1),
+            false => Ok(()),
+        }
     }
 
     fn resolve(&self) -> Result<()> {
@@ -169,6 +191,12 @@ impl Tail {
     }
 
     fn become_program(&self) -> Result<Error> {
+        if let Some(leash) = &self.leash {
+            leash.check()?;
+        }
+        if self.init.is_none() {
+            process::die_with_parent(false).op(|| "outlive the runtime")?;
+        }
         let program = &self.program;
         if let Some(mask) = program.umask {
             nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));

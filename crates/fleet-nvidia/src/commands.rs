@@ -22,6 +22,7 @@ mod version;
 
 use std::process::ExitCode;
 
+use fleet_lifecycle::panics;
 use fleet_lifecycle::pause;
 use fleet_lifecycle::record::Container;
 use fleet_lifecycle::root::{Identity, StateRoot};
@@ -81,12 +82,14 @@ pub(crate) fn run(command: Command) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let exec = matches!(verb, Verb::Exec(_));
-    match dispatch(&context, verb) {
+    match panics::caught(|| dispatch(&context, verb)) {
         Ok(Done::Silent) => ExitCode::SUCCESS,
         Ok(Done::Text(text)) => output::print(&text),
         Ok(Done::Code(code)) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
         Err(err) => {
-            context.log.fatal(&err.to_string());
+            context
+                .log
+                .fatal(&fleet_lifecycle::error::advised(err.to_string()));
             // As runc: 255 tells a failed exec from a command that returned 1.
             ExitCode::from(if exec { 255 } else { 1 })
         }

@@ -12,6 +12,7 @@ mod output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    fleet_lifecycle::panics::hold();
     let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if let Some(code) = commands::hookpoint::intercept(&args) {
         return code;

@@ -120,7 +120,8 @@ impl Cgroup {
                 .is_some_and(|f| f.freeze(KILL_PATIENCE).is_ok());
         let sent = processes::signal_all(&leaves, &self.path, signal, stopped);
         if let Some(freezer) = freezer.filter(|_| stopped && (fatal || !paused)) {
-            freezer.thaw()?;
+            // What stays frozen does not die.
+            freezer.thaw().or_else(|_| freezer.thaw())?;
         }
         sent
     }
@@ -179,6 +180,9 @@ impl Cgroup {
     /// # Errors
     /// A cgroup that stays busy for ten seconds, or that we are in. The other hierarchies are cleaned even so.
     pub fn remove(&self) -> Result<()> {
+        if self.announced && !self.made {
+            self.remove_empty();
+        }
         let Some(leaves) = self.owned()? else {
             return Ok(());
         };
@@ -189,6 +193,16 @@ impl Cgroup {
             .map(|(_, leaf)| processes::remove_tree(leaf, end))
             .collect();
         results.into_iter().collect()
+    }
+
+    /// Whoever was to make it was killed meanwhile: nobody of ours is in it yet, and others stay.
+    fn remove_empty(&self) {
+        let Ok(leaves) = self.checked_leaves() else {
+            return;
+        };
+        for (_, leaf) in leaves.iter() {
+            drop(fs::remove_dir(leaf));
+        }
     }
 
     /// Statistics in runc's `events --stats` form.

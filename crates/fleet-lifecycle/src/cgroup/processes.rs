@@ -116,6 +116,12 @@ pub(super) fn remove_tree(dir: &Path, end: Instant) -> Result<()> {
         match try_remove(dir) {
             Ok(()) => return Ok(()),
             Err(err) if err.raw_os_error() == Some(libc::EBUSY) && Instant::now() < end => {}
+            Err(err) if err.raw_os_error() == Some(libc::EBUSY) => {
+                return Err(CgroupError::Invalid(format!(
+                    "remove cgroup `{0}`: Device or resource busy; hint: a process that cannot be ended is in it, see `{0}/cgroup.procs`",
+                    dir.display()
+                )));
+            }
             Err(source) => return Err(io_error("remove cgroup", dir)(source)),
         }
         if of_tree(dir)?.contains(&own) {

@@ -5,6 +5,7 @@
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter};
@@ -40,11 +41,40 @@ impl Subscriber for Capture {
         if !self.enabled(event.metadata()) {
             return;
         }
+        let last = Errno::last();
         let mut words = Words::default();
         event.record(&mut words);
-        self.0.store_first(&words.sentence());
+        let text = words.sentence();
+        // Not every event has the error itself. A machine that has run out of something says so only when it fails.
+        let exhausted =
+            EXHAUSTED.contains(&last) || last == Errno::EAGAIN && text.contains("failed to fork");
+        let errno = errno_in(&words.debug).or_else(|| exhausted.then_some(last));
+        match self.0.load() {
+            None => {
+                self.0.store_first(&match errno {
+                    Some(errno) if !names_a_cause(&text) => format!("{text}: {}", errno.desc()),
+                    _ => text,
+                });
+            }
+            // The innermost report may lack the cause, which a later one has.
+            Some(first) if !names_a_cause(&first) => {
+                if let Some(errno) = errno {
+                    self.0.append(&format!(": {}", errno.desc()));
+                }
+            }
+            Some(_) => {}
+        }
     }
 }
+
+/// What a machine has run out of.
+const EXHAUSTED: [Errno; 5] = [
+    Errno::ENOSPC,
+    Errno::EMFILE,
+    Errno::ENFILE,
+    Errno::ENOMEM,
+    Errno::EDQUOT,
+];
 
 /// The message of an event, then its fields.
 #[derive(Default)]
@@ -52,11 +82,13 @@ struct Words {
     message: String,
     fields: String,
     cause: String,
+    /// The error as the library's own debug form, source and all.
+    debug: String,
 }
 
 impl Words {
-    fn sentence(self) -> String {
-        let mut text = self.message;
+    fn sentence(&self) -> String {
+        let mut text = self.message.clone();
         if !self.fields.is_empty() {
             text = format!("{text} ({})", self.fields.trim_start_matches(", "));
         }
@@ -72,59 +104,62 @@ impl Visit for Words {
         // Writing to a string cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
-            "err" | "error" => write!(self.cause, "{}", readable(&format!("{value:?}"))),
+            "err" | "error" => {
+                self.debug = format!("{value:?}");
+                write!(self.cause, "{}", readable(&self.debug))
+            }
             name => write!(self.fields, ", {name} {value:?}"),
         };
     }
 }
 
-/// Turns the debug form of an error into words: an errno name becomes the C library's text.
+/// Turns the debug form of an error into words, if it ends in an errno name.
 fn readable(debug: &str) -> String {
-    let errno = debug
-        .rsplit('(')
-        .next()
-        .unwrap_or(debug)
-        .trim_end_matches(')');
-    let known = [
-        "EPERM",
-        "ENOENT",
-        "EACCES",
-        "EEXIST",
-        "ENOTDIR",
-        "EISDIR",
-        "EINVAL",
-        "EBUSY",
-        "ENOSPC",
-        "EROFS",
-        "ELOOP",
-        "ENODEV",
-        "ENXIO",
-        "ENOMEM",
-        "EMFILE",
-        "ENAMETOOLONG",
-    ];
-    let texts = [
-        "Operation not permitted",
-        "No such file or directory",
-        "Permission denied",
-        "File exists",
-        "Not a directory",
-        "Is a directory",
-        "Invalid argument",
-        "Device or resource busy",
-        "No space left on device",
-        "Read-only file system",
-        "Too many levels of symbolic links",
-        "No such device",
-        "No such device or address",
-        "Cannot allocate memory",
-        "Too many open files",
-        "File name too long",
-    ];
-    match known.iter().position(|name| *name == errno) {
-        Some(at) => texts[at].to_owned(),
+    let last = debug.rsplit('(').next().unwrap_or(debug);
+    match by_name(last.trim_end_matches(')')) {
+        Some(errno) => errno.desc().to_owned(),
         None => debug.to_owned(),
     }
+}
+
+fn all() -> impl Iterator<Item = Errno> {
+    (1..=MAX_ERRNO)
+        .map(Errno::from_raw)
+        .filter(|errno| *errno != Errno::UnknownErrno)
+}
+
+/// Highest number in `errno.h`.
+const MAX_ERRNO: i32 = 133;
+
+fn by_name(name: &str) -> Option<Errno> {
+    all().find(|errno| format!("{errno:?}") == name)
+}
+
+/// The errno in the debug form of an error: by name as nix has it, by number as the standard library has it.
+fn errno_in(debug: &str) -> Option<Errno> {
+    let number = debug.rsplit_once("code: ").map(|(_, rest)| {
+        let end = rest.find(|c: char| !c.is_ascii_digit());
+        rest[..end.unwrap_or(rest.len())].parse().unwrap_or(0)
+    });
+    match number.map(Errno::from_raw) {
+        Some(errno) if errno != Errno::UnknownErrno => Some(errno),
+        _ => debug
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .filter_map(by_name)
+            .next_back(),
+    }
+}
+
+/// Whether a text says why the system refused something.
+fn names_a_cause(text: &str) -> bool {
+    all().any(|errno| text.contains(errno.desc()) || text.contains(&c_words(errno)))
+}
+
+/// The C library's words, which for some errors are others than nix's.
+fn c_words(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    let end = text.find(" (os error").unwrap_or(text.len());
+    text[..end].to_owned()
 }
 
 #[cfg(test)]
@@ -143,6 +178,38 @@ mod tests {
         assert!(text.starts_with("failed to mount"), "{text}");
         assert!(text.contains("/x"), "{text}");
         assert!(!text.contains("later"), "{text}");
+    }
+
+    #[test]
+    fn a_cause_that_is_told_later_is_kept() {
+        let page = Arc::new(SharedText::new().unwrap());
+        let guard = install(Arc::clone(&page));
+        tracing::error!("failed to mount /dev: openat2 subpath failed");
+        let err = std::io::Error::from_raw_os_error(libc::EMFILE);
+        tracing::error!(?err, "failed to prepare rootfs");
+        tracing::error!(err = ?"Nix(ENOSPC)", "later");
+        drop(guard);
+        let text = page.load().unwrap();
+        assert_eq!(
+            text,
+            "failed to mount /dev: openat2 subpath failed: Too many open files"
+        );
+    }
+
+    #[test]
+    fn errnos_are_found() {
+        for (debug, want) in [
+            ("Mount(Syscall(Nix(ENOMEM)))", Some(Errno::ENOMEM)),
+            (
+                "Io(Os { code: 28, kind: StorageFull, message: \"x\" })",
+                Some(Errno::ENOSPC),
+            ),
+            ("Custom(\"EXAMPLE\")", None),
+            ("code: 99999999999", None),
+            ("code: ", None),
+        ] {
+            assert_eq!(errno_in(debug), want, "{debug}");
+        }
     }
 
     #[test]

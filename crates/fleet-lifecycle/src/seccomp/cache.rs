@@ -1,7 +1,7 @@
 //! Compiled filters by what they were compiled from.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -9,6 +9,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::Filter;
+use crate::error::{Context, Result};
+use crate::record::place_file;
 
 /// First bytes of a cache file. The last one changes with what a profile is compiled to.
 const MAGIC: &[u8; 8] = b"FLEETBP2";
@@ -98,21 +100,13 @@ fn encode(key: &[u8; DIGEST], filter: &Filter) -> Vec<u8> {
 
 /// Best effort: without a cache the filter is compiled again.
 pub(super) fn write(directory: &Path, key: &[u8; DIGEST], filter: &Filter) {
-    let save = || -> io::Result<()> {
+    let save = || -> Result<()> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(directory)?;
-        let temporary = directory.join(format!("{}.{}.tmp", name(key), std::process::id()));
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        let stored = file
-            .write_all(&encode(key, filter))
-            .and_then(|()| fs::rename(&temporary, directory.join(name(key))));
-        stored.inspect_err(|_| drop(fs::remove_file(&temporary)))
+            .create(directory)
+            .op(|| "make the cache")?;
+        place_file(&directory.join(name(key)), &encode(key, filter), 0o600)
     };
     drop(save());
 }

@@ -297,6 +297,25 @@ impl SharedText {
             .store(u32::try_from(length).unwrap_or(0), Ordering::Release);
     }
 
+    /// Adds to what was stored, as far as there is room.
+    pub fn append(&self, text: &str) {
+        let stored = (self.length().load(Ordering::Acquire) as usize).min(PAGE - HEADER);
+        let length = text.len().min(PAGE - HEADER - stored);
+        // SAFETY: source and destination are valid for `length` bytes, since `stored + length` is no more than the
+        // room after the header, and cannot overlap.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                text.as_ptr(),
+                self.page.as_ptr().add(HEADER + stored),
+                length,
+            );
+        };
+        self.length().store(
+            u32::try_from(stored + length).unwrap_or(0),
+            Ordering::Release,
+        );
+    }
+
     /// What was stored, if anything.
     #[must_use]
     pub fn load(&self) -> Option<String> {
@@ -355,12 +374,16 @@ pub fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<nix::unistd::ForkResult> 
     }
 }
 
-/// Asks the kernel to kill this process when its parent ends.
+/// Asks the kernel to kill this process when its parent ends, or not to.
 ///
 /// # Errors
 /// As `man 2 PR_SET_PDEATHSIG`.
-pub fn die_with_parent() -> io::Result<()> {
-    prctl1(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
+pub fn die_with_parent(yes: bool) -> io::Result<()> {
+    let signal = if yes { libc::SIGKILL } else { 0 };
+    prctl1(
+        libc::PR_SET_PDEATHSIG,
+        libc::c_ulong::from(signal.unsigned_abs()),
+    )
 }
 
 /// Ends a forked child at once, without running the parent's cleanup.

@@ -12,7 +12,7 @@ use crate::cli::Events;
 
 pub(super) fn events(context: &Context, args: &Events) -> Result<Done, Error> {
     let container = context.container(&args.id)?;
-    if container.status() == Status::Stopped {
+    if container.status()? == Status::Stopped {
         return Err(Error::NotRunning(args.id.clone()));
     }
     let stats = || -> Result<Value, Error> {
@@ -23,7 +23,7 @@ pub(super) fn events(context: &Context, args: &Events) -> Result<Done, Error> {
     }
     let interval = interval(&args.interval)?;
     let mut killed = container.record.cgroup.oom_kills().unwrap_or(0);
-    while container.alive() {
+    while container.alive()? {
         let now = container.record.cgroup.oom_kills().unwrap_or(killed);
         let mut lines = String::new();
         if now > killed {

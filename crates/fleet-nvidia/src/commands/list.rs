@@ -13,31 +13,39 @@ pub(super) fn list(context: &Context, args: &List) -> Result<Done, Error> {
         return Ok(Done::Text(ids.iter().map(|id| format!("{id}\n")).collect()));
     }
     // One damaged record must not hide the others.
-    let all: Vec<Container> = ids
-        .iter()
-        .filter_map(|id| context.container(id).ok())
-        .collect();
+    let read = ids.iter().filter_map(|id| match context.container(id) {
+        Ok(container) => Some(container),
+        // Gone since the directory was read.
+        Err(Error::Unknown(_)) => None,
+        Err(err) => {
+            context.log.say(&err.to_string());
+            None
+        }
+    });
+    let all: Vec<Container> = read.collect();
     if args.format == "json" {
-        let states: Vec<Value> = all.iter().map(Container::state).collect();
+        let states: Vec<Value> = all.iter().map(Container::state).collect::<Result<_, _>>()?;
         return Ok(Done::Text(format!("{}\n", Value::Array(states))));
     }
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
-    rows.extend(all.iter().map(row));
+    for container in &all {
+        rows.push(row(container)?);
+    }
     Ok(Done::Text(table(&rows)))
 }
 
-fn row(container: &Container) -> [String; 6] {
+fn row(container: &Container) -> Result<[String; 6], Error> {
     let record = &container.record;
-    let status = container.status().as_str();
+    let status = container.status()?.as_str();
     let pid = if status == "stopped" { 0 } else { record.pid };
-    [
+    Ok([
         record.id.clone(),
         pid.to_string(),
         status.to_owned(),
         record.bundle.display().to_string(),
         record.created.clone(),
         record.owner.clone(),
-    ]
+    ])
 }
 
 fn table(rows: &[[String; 6]]) -> String {

@@ -11,7 +11,7 @@ use crate::cli::Ps;
 pub(super) fn ps(context: &Context, args: &Ps) -> Result<Done, Error> {
     let container = context.container(&args.id)?;
     let mut pids = container.record.cgroup.processes()?;
-    if pids.is_empty() && container.alive() {
+    if pids.is_empty() && container.alive()? {
         pids.push(container.record.pid);
     }
     if args.format == "json" {

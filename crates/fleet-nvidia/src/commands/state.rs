@@ -6,5 +6,5 @@ use super::{Context, Done};
 
 pub(super) fn state(context: &Context, id: &str) -> Result<Done, Error> {
     let container = context.container(id)?;
-    Ok(Done::Text(format!("{:#}\n", container.state())))
+    Ok(Done::Text(format!("{:#}\n", container.state()?)))
 }
