@@ -227,7 +227,7 @@ fn partitions_are_devices() {
     let Some(node) = Node::new("partitions_are_devices", "mig-mixed") else {
         return;
     };
-    let spec = node.spec(&["--source", "nvml"]);
+    let spec = node.spec(&["--source", "nvml", "--annotations", "never"]);
     let named = |start: &str| -> Vec<&str> {
         let names = spec.devices.iter().map(|device| device.name.as_str());
         names.filter(|name| name.starts_with(start)).collect()
@@ -253,7 +253,7 @@ fn partitions_are_devices() {
             .filter(|device| device.name.contains(':') || device.name == "1")
             .collect()
     };
-    let proc = node.spec(&["--source", "proc"]);
+    let proc = node.spec(&["--source", "proc", "--annotations", "never"]);
     assert_eq!(by_index(spec), by_index(proc));
     let out = node.generate(&["--source", "proc"]);
     assert!(out.stderr.contains("no names by UUID"), "{out:#?}");
@@ -326,6 +326,37 @@ fn faults_and_platforms() {
             "{mode}"
         );
     }
+}
+
+/// What images demand of a GPU is compared with this at create, where NVML is not asked.
+#[test]
+fn the_spec_tells_what_its_gpus_are() {
+    let Some(node) = Node::new("the_spec_tells_what_its_gpus_are", "workstation") else {
+        return;
+    };
+    let spec = node.spec(&["--source", "nvml", "--device-name-strategy", "index"]);
+    let told = |name: &str| {
+        let mut devices = spec.devices.iter();
+        let device = devices
+            .find(|device| device.name == name)
+            .expect("the device");
+        let fact = |key: &str| device.annotations.get(key).cloned();
+        (fact("fleet-nvidia/arch"), fact("fleet-nvidia/brand"))
+    };
+    let rtx4090 = (Some("8.9".to_owned()), Some("geforce".to_owned()));
+    assert_eq!(told("0"), rtx4090, "{spec:#?}");
+    assert_eq!(
+        told("all"),
+        (None, None),
+        "several GPUs are none in particular"
+    );
+    let proc = node.spec(&["--source", "proc"]);
+    assert!(
+        proc.devices
+            .iter()
+            .all(|device| device.annotations.is_empty()),
+        "{proc:#?}"
+    );
 }
 
 /// Without a spec, or with one of another driver, the plan is made from proc and files, as the runtime makes it.

@@ -107,6 +107,8 @@ mod tests {
             name: "x".to_owned(),
             mig: None,
             coherent: Some(false),
+            arch: None,
+            brand: None,
         }
     }
 

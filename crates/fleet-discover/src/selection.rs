@@ -95,6 +95,19 @@ fn ids(device: &Selected<'_>) -> Vec<String> {
     ids
 }
 
+/// The GPU that has a name by any way of naming, or that a part of this name belongs to.
+pub(crate) fn gpu_named<'a>(inventory: &'a Inventory, name: &str) -> Option<&'a Gpu> {
+    let naming = [Naming::Index, Naming::TypeIndex, Naming::Uuid];
+    inventory.gpus.iter().find(|gpu| {
+        let parts = gpu.mig.iter().flatten().map(Some);
+        let mut every = [None].into_iter().chain(parts);
+        every.any(|part| {
+            let names = Selected { gpu, part }.names(&naming);
+            names.iter().any(|known| known == name)
+        })
+    })
+}
+
 fn listed(inventory: &Inventory) -> String {
     let all: Vec<String> = inventory
         .gpus
@@ -153,6 +166,8 @@ mod tests {
             name: "NVIDIA A100".to_owned(),
             mig: parts.map(|count| (0..count).map(part).collect()),
             coherent: None,
+            arch: None,
+            brand: None,
         }
     }
 

@@ -3,9 +3,11 @@
 use fleet_cdi::{Spec, Version};
 use fleet_host::gpu::Inventory;
 use fleet_host::proc::boot_id;
+use fleet_inject::{GPU_ARCH, GPU_BRAND};
 
 use crate::machine::Machine;
 use crate::options::{Options, Stamping};
+use crate::selection::gpu_named;
 
 /// Annotation: version of the driver's files.
 pub const DRIVER_VERSION: &str = "fleet-nvidia/driver-version";
@@ -37,6 +39,14 @@ pub(crate) fn stamp(
     };
     if !wanted {
         return;
+    }
+    for device in &mut spec.devices {
+        let gpu = inventory.and_then(|told| gpu_named(told, &device.name));
+        let facts = gpu.map(|gpu| [(GPU_ARCH, &gpu.arch), (GPU_BRAND, &gpu.brand)]);
+        for (key, value) in facts.into_iter().flatten() {
+            let value = value.as_ref().map(|value| (key.to_owned(), value.clone()));
+            device.annotations.extend(value);
+        }
     }
     let mut put = |key: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {

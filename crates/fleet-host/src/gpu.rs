@@ -69,6 +69,10 @@ pub struct Gpu {
     pub mig: Option<Vec<MigDevice>>,
     /// Whether it shares the processor's page tables; proc does not tell it.
     pub coherent: Option<bool>,
+    /// Compute capability such as `9.0`; proc does not tell it.
+    pub arch: Option<String>,
+    /// Brand in the words of `NVIDIA_REQUIRE_CUDA`, such as `tesla`; proc does not tell it.
+    pub brand: Option<String>,
 }
 
 impl Gpu {
@@ -156,6 +160,8 @@ mod tests {
             name: name.to_owned(),
             mig: None,
             coherent: None,
+            arch: None,
+            brand: None,
         };
         assert!(named("NVIDIA DGX Display").is_display_only());
         assert!(!named("NVIDIA H100").is_display_only());

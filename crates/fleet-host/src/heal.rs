@@ -1,10 +1,11 @@
 //! A plan that is true although the CDI spec is not: a spec of another driver, or one whose files and nodes have gone,
 //! gives way to one that is made in memory from what the host has now.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fleet_cdi::{LoadedSpec, Registry, SourcedEdits, Spec};
-use fleet_inject::{Plan, PlanError, Properties, REBUILT, Request, Requirements};
+use fleet_inject::{GPU_ARCH, Plan, PlanError, Properties, REBUILT, Request, Requirements};
 use serde_json::Value;
 
 use crate::driver::{library_version, mounted_version};
@@ -15,6 +16,8 @@ use crate::supply::Supplied;
 /// The kind whose devices can be made from the host.
 const KIND: &str = "nvidia.com/gpu";
 
+/// The device that is all of its file.
+const ALL: &str = "all";
 /// What the paths of the driver's nodes begin with.
 const OURS: &str = "/dev/nvidia";
 
@@ -59,7 +62,7 @@ impl Job<'_> {
         let resolved = resolve(self.request, registry, self.host, notes)?;
         let mut missing = Vec::new();
         if self.request.is_for_nvidia() {
-            self.check_driver(&resolved)?;
+            self.check_driver(registry, &resolved)?;
             missing = self.supplied(&resolved);
         }
         let plan = Plan::build(self.request, resolved, self.spec, self.host);
@@ -80,7 +83,11 @@ impl Job<'_> {
     }
 
     /// Libraries of one driver do not work with the module of another; then what the image demands.
-    fn check_driver(&self, resolved: &[SourcedEdits]) -> Result<(), InjectError> {
+    fn check_driver(
+        &self,
+        registry: &Registry,
+        resolved: &[SourcedEdits],
+    ) -> Result<(), InjectError> {
         let told = resolved.iter().find_map(|sourced| {
             let (_, version) = mounted_version(&sourced.edits)?;
             Some((&sourced.spec_path, version))
@@ -100,7 +107,42 @@ impl Job<'_> {
         }
         let version = loaded.or_else(|| library_version(resolved));
         let host = Properties::of_driver(version.as_deref());
-        Ok(self.requirements.check(&host)?)
+        let gpus = self.annotations(registry);
+        if gpus.is_empty() {
+            return Ok(self.requirements.check(&host)?);
+        }
+        // Each GPU must do.
+        gpus.into_iter().try_for_each(|annotations| {
+            let host = host.clone().with_annotations(annotations);
+            Ok(self.requirements.check(&host)?)
+        })
+    }
+
+    /// What specs say of the GPUs that are asked for. A device that is several of its file says nothing of its own.
+    fn annotations<'r>(&self, registry: &'r Registry) -> Vec<&'r BTreeMap<String, String>> {
+        let mut found: Vec<&BTreeMap<String, String>> = Vec::new();
+        for asked in &self.request.devices {
+            let Some(loaded) = registry.spec_of(&asked.name) else {
+                continue;
+            };
+            let devices = &loaded.spec.devices;
+            let own = devices
+                .iter()
+                .find(|device| device.name == asked.name.name());
+            let own = own.filter(|device| device.annotations.contains_key(GPU_ARCH));
+            let told: Vec<_> = match own {
+                Some(own) => vec![own],
+                None if asked.name.name() == ALL => devices.iter().collect(),
+                None => Vec::new(),
+            };
+            for device in told {
+                let says = device.annotations.contains_key(GPU_ARCH);
+                if says && !found.contains(&&device.annotations) {
+                    found.push(&device.annotations);
+                }
+            }
+        }
+        found
     }
 
     fn may_heal(&self, err: &InjectError) -> bool {

@@ -200,6 +200,8 @@ fn gpu(system: &Tree, name: &str, index: u32) -> Result<Option<Gpu>, String> {
         name: read.model,
         mig: instances(system, minor),
         coherent: None,
+        arch: None,
+        brand: None,
     }))
 }
 

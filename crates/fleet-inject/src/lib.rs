@@ -32,4 +32,4 @@ pub use policy::{
     PolicyFile, Profile, Rule, Sources,
 };
 pub use request::{Asked, Refusal, Request, RequestError, RequestOutcome, Source, concerns};
-pub use requirements::{Properties, RequirementError, Requirements};
+pub use requirements::{GPU_ARCH, GPU_BRAND, Properties, RequirementError, Requirements};

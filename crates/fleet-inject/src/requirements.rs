@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-pub use driver::Properties;
+pub use driver::{GPU_ARCH, GPU_BRAND, Properties};
 
 use crate::policy::Policy;
 use crate::request::shown;

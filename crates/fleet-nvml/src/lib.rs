@@ -7,6 +7,7 @@ mod sys;
 use std::path::Path;
 
 use fleet_host::gpu::{BusId, Gpu, Inventory, MigDevice};
+use nvml_wrapper::enum_wrappers::device::Brand;
 use nvml_wrapper::error::NvmlError as Code;
 use nvml_wrapper::{Device, Nvml};
 
@@ -77,7 +78,36 @@ fn gpu(nvml: &Nvml, index: u32, warnings: &mut Vec<String>) -> Result<Gpu, Code>
         name: device.name().unwrap_or_default(),
         mig: parts(nvml, &device, index, warnings),
         coherent: sys::is_coherent(nvml, &device),
+        arch: device
+            .cuda_compute_capability()
+            .ok()
+            .map(|found| format!("{}.{}", found.major, found.minor)),
+        brand: device.brand().ok().map(|brand| word(&brand).to_owned()),
     })
+}
+
+/// A brand in the words that images use in `NVIDIA_REQUIRE_CUDA`.
+fn word(brand: &Brand) -> &'static str {
+    match brand {
+        Brand::Unknown => "unknown",
+        Brand::Quadro => "quadro",
+        Brand::Tesla => "tesla",
+        Brand::NVS => "nvs",
+        Brand::GRID => "grid",
+        Brand::GeForce => "geforce",
+        Brand::Titan => "titan",
+        Brand::VApps => "vapps",
+        Brand::VPC => "vpc",
+        Brand::VCS => "vcs",
+        Brand::VWS => "vws",
+        Brand::CloudGaming => "cloudgaming",
+        Brand::VGaming => "vgaming",
+        Brand::QuadroRTX => "quadrortx",
+        Brand::NvidiaRTX => "nvidiartx",
+        Brand::Nvidia => "nvidia",
+        Brand::GeForceRTX => "geforcertx",
+        Brand::TitanRTX => "titanrtx",
+    }
 }
 
 /// Parts of a GPU that is partitioned. Free slots between them say "not found".

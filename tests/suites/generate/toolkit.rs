@@ -43,6 +43,11 @@ fn both(node: &Path, room: &Room, args: &[&str], infix: &str) -> (Spec, Spec) {
     // Ours says what it was made from where the version of CDI has room for it.
     ours.annotations
         .retain(|key, _| !key.starts_with("fleet-nvidia/"));
+    for device in &mut ours.devices {
+        device
+            .annotations
+            .retain(|key, _| !key.starts_with("fleet-nvidia/"));
+    }
     (theirs, ours)
 }
 

@@ -95,6 +95,8 @@ fn integrated(uuid: Option<String>) -> Gpu {
         name: String::new(),
         mig: None,
         coherent: None,
+        arch: None,
+        brand: None,
     }
 }
 

@@ -199,6 +199,8 @@ pub fn gpu(index: u32, minor: u32, bus: &str) -> Gpu {
         name: "NVIDIA A100-SXM4-40GB".to_owned(),
         mig: None,
         coherent: None,
+        arch: None,
+        brand: None,
     }
 }
 

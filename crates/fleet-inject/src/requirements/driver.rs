@@ -1,8 +1,10 @@
 //! What is known of the host's driver without asking it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::language::{Known, Version};
+use crate::request::shown;
 
 /// The newest CUDA version of each branch of drivers, as NVIDIA's CUDA Toolkit Release Notes state it ("CUDA Toolkit
 /// and Corresponding Driver Versions"). A branch between two has the CUDA version of the older one.
@@ -45,13 +47,30 @@ const CUDA_OF_BRANCH: [(u32, Version); 30] = [
 pub struct Properties {
     pub(super) driver: Option<Known>,
     pub(super) cuda: Option<Known>,
-    /// Compute capability. Only NVIDIA's management library knows it.
+    /// Compute capability. Only NVIDIA's management library knows it, and a spec that was made by it.
     pub(super) arch: Option<Known>,
     /// `tesla`, `geforce`, …. Only NVIDIA's management library knows it.
     pub(super) brand: Option<String>,
 }
 
+/// Annotation of a CDI device by `cdi generate`: compute capability of its GPU.
+pub const GPU_ARCH: &str = "fleet-nvidia/arch";
+/// Annotation of a CDI device by `cdi generate`: brand of its GPU.
+pub const GPU_BRAND: &str = "fleet-nvidia/brand";
+
 impl Properties {
+    /// With what a CDI device's annotations say of its GPU.
+    #[must_use]
+    pub fn with_annotations(mut self, annotations: &BTreeMap<String, String>) -> Self {
+        let arch = annotations.get(GPU_ARCH).map(String::as_str);
+        self.arch = arch.and_then(Version::parse).map(|version| Known {
+            version,
+            at_least: false,
+        });
+        self.brand = annotations.get(GPU_BRAND).cloned();
+        self
+    }
+
     /// What follows from a driver's version, such as `580.65.06`.
     #[must_use]
     pub fn of_driver(version: Option<&str>) -> Self {
@@ -74,8 +93,15 @@ impl fmt::Display for Properties {
         };
         write!(f, "driver {}", DriverVersion(driver.version))?;
         match self.cuda {
-            Some(cuda) if cuda.at_least => write!(f, " (CUDA {} or later)", cuda.version),
-            Some(cuda) => write!(f, " (CUDA {})", cuda.version),
+            Some(cuda) if cuda.at_least => write!(f, " (CUDA {} or later)", cuda.version)?,
+            Some(cuda) => write!(f, " (CUDA {})", cuda.version)?,
+            None => {}
+        }
+        if let Some(arch) = self.arch {
+            write!(f, ", a GPU of compute capability {}", arch.version)?;
+        }
+        match &self.brand {
+            Some(brand) => write!(f, ", brand {}", shown(brand)),
             None => Ok(()),
         }
     }
@@ -111,6 +137,19 @@ fn cuda_of(driver: Version) -> Option<Known> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_generated_spec_tells_of_its_gpu() {
+        let told = [(GPU_ARCH, "8.9"), (GPU_BRAND, "geforcertx"), ("x", "y")];
+        let told = told.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let host = Properties::of_driver(Some("550.54.15")).with_annotations(&told.into());
+        assert_eq!(
+            host.to_string(),
+            "driver 550.54.15 (CUDA 12.4), a GPU of compute capability 8.9, brand geforcertx"
+        );
+        let none = Properties::of_driver(Some("550.54.15")).with_annotations(&BTreeMap::new());
+        assert_eq!(none, Properties::of_driver(Some("550.54.15")));
+    }
 
     #[test]
     fn the_table_ascends() {
