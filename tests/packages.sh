@@ -25,13 +25,15 @@ need() {
 
 # A root file system of SUITE with Podman, made once.
 root() {
-    local suite=$1 dir=$STATE/roots/$1
-    [ -e "$dir/made" ] && return 0
+    local suite=$1 dir=$STATE/roots/$1 packages=podman,catatonit,netavark,uidmap
+    # Checkers that Debian 12 has not, or too old.
+    [ "$suite" != trixie ] || packages+=,apparmor,udev
+    [ "$(cat "$dir/made" 2>/dev/null)" != "$packages" ] || return 0
     say "a fresh $suite with Podman, from Debian's packages"
     rm -rf "$dir"
     mkdir -p "$dir"
-    mmdebstrap --quiet --variant=minbase --include=podman,catatonit,netavark,uidmap "$suite" "$dir/tree"
-    touch "$dir/made"
+    mmdebstrap --quiet --variant=minbase --include="$packages" "$suite" "$dir/tree"
+    echo "$packages" > "$dir/made"
 }
 
 build() {
@@ -43,7 +45,7 @@ build() {
     "$TOP/packaging/image/build" "$STATE/image" | sed 's/.* //' > "$out/image.digest"
 }
 
-need mmdebstrap dpkg-dev xz-utils podman-compose iptables buildah jq python3-venv ${all:+rpm rpmlint lintian systemd}
+need mmdebstrap dpkg-dev xz-utils podman-compose iptables buildah jq python3-venv secilc selinux-utils ${all:+rpm rpmlint lintian systemd}
 mkdir -p "$STATE"
 build packages
 sleep 1
@@ -64,6 +66,8 @@ done
 # A network of its own: Podman makes a bridge.
 "$TOP/tests/isolate" unshare --net "$TOP/tests/packages/compose.sh" "$STATE" "$PROGRAMS/fleet-nvidia" "$SIMULATE"
 say "podman-compose: a GPU service and one without"
+"$TOP/tests/packages/selinux.sh"
+say "the SELinux module compiles and gives the runtime its type"
 "$TOP/tests/packages/kubernetes.sh" "$STATE"
 say "the Kubernetes manifests follow the schemas, and the chart says the same"
 "$TOP/tests/isolate" "$TOP/tests/packages/image.sh" "$STATE" "$STATE"/image/*.tar "$PROGRAMS/fleet-nvidia"
@@ -77,6 +81,16 @@ dpkg-deb -x "$STATE"/packages/*.deb "$units"
 cp -rn /lib/systemd/system/. "$units/usr/lib/systemd/system/"
 systemd-analyze --root="$units" --man=no verify fleet-nvidia-cdi-refresh.service fleet-nvidia-cdi-refresh.path
 say "systemd finds no fault with the units"
+
+# By the newer programs of Debian 13, from the installed package's files.
+checked=$STATE/roots/trixie/tree
+rm -rf "$checked/tmp/check"
+cp -r "$units/usr" "$checked/tmp/check"
+chroot "$checked" udevadm verify --no-summary --resolve-names=never /tmp/check/lib/udev/rules.d/71-fleet-nvidia.rules
+chroot "$checked" apparmor_parser --skip-kernel-load --skip-cache --debug /tmp/check/share/fleet-nvidia/apparmor/fleet-nvidia > "$checked/tmp/check/said"
+grep -q 'Name:.*fleet-nvidia' "$checked/tmp/check/said"
+rm -rf "$checked/tmp/check"
+say "udev and AppArmor read their files"
 
 "$TOP/tests/packages/rpm.sh" "$STATE/packages"/*.rpm
 say "rpm: installed and removed"

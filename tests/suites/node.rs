@@ -239,6 +239,76 @@ fn start(bundle: &Bundle, config: &str) -> Output {
     ])
 }
 
+/// The tool, with the record of a container where it looks by itself.
+fn at_home(bundle: &Bundle, args: &[&str]) -> Output {
+    fs::create_dir_all("/run/fleet-nvidia").expect("mkdir");
+    let script = "mount --bind \"$ROOT\" /run/fleet-nvidia && exec \"$0\" \"$@\"";
+    run(Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .arg(path("FLEET_CTL"))
+        .args(args)
+        .env("ROOT", &bundle.runtime.root))
+}
+
+/// Engines show no warnings of a runtime that did its work.
+#[test]
+fn what_a_container_did_not_get_is_found_in_its_record() {
+    if !gpus("what_a_container_did_not_get_is_found_in_its_record") {
+        return;
+    }
+    let trail = "/run/node-suite/log/less.jsonl";
+    let text = format!("profile = \"crio\"\nfuture = 1\n[audit]\nfile = \"{trail}\"\n");
+    let bundle =
+        Bundle::new("sleep 1000").set("/process/env", json!(["NVIDIA_VISIBLE_DEVICES=all"]));
+    start(&bundle, &config("less", &text)).silent();
+    let refused = "all, asked for by variable NVIDIA_VISIBLE_DEVICES, is refused by `";
+    let explained = at_home(&bundle, &["explain", &bundle.id]).ok();
+    assert!(
+        explained.starts_with("nothing was injected\n"),
+        "{explained}"
+    );
+    assert!(
+        explained.contains(&format!("\nrefused: {refused}")),
+        "{explained}"
+    );
+    assert!(
+        explained.contains("\nwarning: ") && explained.contains("`future` is not known"),
+        "{explained}"
+    );
+    let doctor = at_home(&bundle, &["doctor", "--only", "containers"]);
+    assert_eq!(doctor.code, 3, "a warning: {doctor:#?}");
+    let name = format!("container {:.12}: ", bundle.id);
+    assert!(
+        doctor.stdout.contains(&format!("{name}{refused}")),
+        "{doctor:#?}"
+    );
+    assert!(
+        doctor.stdout.contains("`future` is not known"),
+        "{doctor:#?}"
+    );
+    let events = fs::read_to_string(trail).expect("read the trail");
+    let events: Vec<Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let of = |kind: &str| {
+        events
+            .iter()
+            .find(|event| event["event"] == kind)
+            .expect("an event")
+    };
+    assert_eq!(of("denied")["refused"][0]["asked"], "all");
+    let warnings = of("create")["warnings"].as_array().expect("warnings");
+    assert!(
+        warnings.len() == 1
+            && warnings[0]
+                .as_str()
+                .is_some_and(|text| text.contains("`future`")),
+        "{events:#?}"
+    );
+    assert!(of("start").get("warnings").is_none());
+}
+
 #[test]
 fn gpus_and_explain_name_the_holder_and_who_asked() {
     if !gpus("gpus_and_explain_name_the_holder_and_who_asked") {
@@ -274,6 +344,13 @@ fn gpus_and_explain_name_the_holder_and_who_asked() {
         json!({"from": "annotation", "name": "cdi.k8s.io/x"})
     );
     assert_eq!(holder["labels"]["io.kubernetes.pod.name"], "train");
+    // cgroup v2 cannot be asked.
+    let v1 = fs::exists("/sys/fs/cgroup/devices").expect("stat");
+    assert_eq!(
+        holder.get("cgroupAllows"),
+        v1.then_some(&json!(true)),
+        "{all:#}"
+    );
     let open = holder["open"].as_array().expect("open");
     assert!(
         open.iter()
@@ -285,14 +362,7 @@ fn gpus_and_explain_name_the_holder_and_who_asked() {
         metrics.contains("owner=\"container\"}") && metrics.contains("pod=\"train\"} 1\n"),
         "{metrics}"
     );
-    // The record as it lies where the tool looks by itself.
-    let script = "mount --bind \"$ROOT\" /run/fleet-nvidia && exec \"$CTL\" explain \"$ID\"";
-    fs::create_dir_all("/run/fleet-nvidia").expect("mkdir");
-    let explained = run(Command::new("unshare")
-        .args(["--mount", "sh", "-c", script])
-        .env("ROOT", &root)
-        .env("CTL", path("FLEET_CTL"))
-        .env("ID", &bundle.id));
+    let explained = at_home(&bundle, &["explain", &bundle.id]);
     let explained = explained.ok();
     let node = explained
         .lines()

@@ -122,6 +122,8 @@ struct Event<'a> {
     subject: &'a Subject,
     #[serde(skip_serializing_if = "<[Refusal]>::is_empty")]
     refused: &'a [Refusal],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }
@@ -142,7 +144,15 @@ impl Trail {
     /// # Errors
     /// File or journal cannot be written.
     pub fn tell(&self, event: EventKind, time: &str) -> Result<(), AuditError> {
-        self.write(event, time, &[], None)
+        self.write(event, time, &[], &[], None)
+    }
+
+    /// Writes that the container was made, and what it got less than was asked for.
+    ///
+    /// # Errors
+    /// File or journal cannot be written.
+    pub fn created(&self, time: &str, warnings: &[String]) -> Result<(), AuditError> {
+        self.write(EventKind::Create, time, &[], warnings, None)
     }
 
     /// Writes that requests were refused, or why the container was.
@@ -155,7 +165,7 @@ impl Trail {
         refused: &[Refusal],
         error: Option<&str>,
     ) -> Result<(), AuditError> {
-        self.write(EventKind::Denied, time, refused, error)
+        self.write(EventKind::Denied, time, refused, &[], error)
     }
 
     fn write(
@@ -163,6 +173,7 @@ impl Trail {
         event: EventKind,
         time: &str,
         refused: &[Refusal],
+        warnings: &[String],
         error: Option<&str>,
     ) -> Result<(), AuditError> {
         let document = Event {
@@ -171,6 +182,7 @@ impl Trail {
             event,
             subject: &self.subject,
             refused,
+            warnings,
             error,
         };
         let failed = |place: &Path, err: &io::Error| AuditError {

@@ -298,9 +298,10 @@ fn one(
             }
         }
     }
-    match changes.is_empty() {
-        true => writeln!(out, "nothing to do: {}", plan.state())?,
-        false => writeln!(out, "{}", args.engine.next_step(args.user))?,
+    match (changes.is_empty(), args.dry_run) {
+        (true, _) => writeln!(out, "nothing to do: {}", plan.state())?,
+        (false, true) => writeln!(out, "nothing was written")?,
+        (false, false) => writeln!(out, "{}", args.engine.next_step(args.user))?,
     }
     Ok(plan.works())
 }

@@ -50,7 +50,7 @@ fn container(cli: &Cli, given: &Path) -> Result<Option<Record>, CtlError> {
     match crate::gpus::find(&cli.files(), &word, &cli.env()).map_err(CtlError::Asked)? {
         Some(record) => Ok(Some(record)),
         None => Err(CtlError::Asked(format!(
-            "there is neither a file nor a container of the runtime named {word}"
+            "there is neither a file nor a container of the runtime named {word}; hint: give the id, since names such as Podman's are the engine's alone"
         ))),
     }
 }

@@ -5,6 +5,7 @@ mod gpu;
 mod metrics;
 mod process;
 pub(crate) mod record;
+mod rules;
 mod table;
 
 use std::io::Write;
@@ -19,6 +20,7 @@ use crate::{CtlError, Verdict, write_json};
 use gpu::Gpu;
 use process::Process;
 pub(crate) use record::{Record, find};
+use rules::Rules;
 pub(crate) use table::plan;
 
 /// Version of the JSON form. It grows when a field changes its meaning or goes, not when one is added.
@@ -52,7 +54,7 @@ struct Report {
 struct Held {
     #[serde(flatten)]
     gpu: Gpu,
-    /// Containers whose record has it.
+    /// Containers whose record has it, and those whose live cgroup lets them open it.
     containers: Vec<Holder>,
     /// Processes that have it open and belong to none of these containers.
     others: Vec<Process>,
@@ -73,10 +75,27 @@ struct Holder {
     /// CDI spec that states it.
     #[serde(skip_serializing_if = "Option::is_none")]
     spec_file: Option<String>,
-    /// Who asked, in the form of a plan's origin.
+    /// Who asked, in the form of a plan's origin; `{"from": "cgroup"}` where nobody did and the live cgroup allows it.
     source: serde_json::Value,
+    /// Whether the container's cgroup lets it open the GPU now; absent where that cannot be read back, as on cgroup v2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup_allows: Option<bool>,
     /// Its processes that have the GPU open now.
     open: Vec<Process>,
+}
+
+impl Holder {
+    /// Whether its cgroup allows the GPU though nobody asked, as in a privileged container.
+    fn is_unasked(&self) -> bool {
+        self.source.get("from").and_then(serde_json::Value::as_str) == Some("cgroup")
+    }
+}
+
+impl Held {
+    /// Containers that were given the GPU.
+    fn given(&self) -> impl Iterator<Item = &Holder> {
+        self.containers.iter().filter(|holder| !holder.is_unasked())
+    }
 }
 
 pub(crate) fn run(
@@ -95,7 +114,9 @@ pub(crate) fn run(
         true => process::with_open(&gpus),
         false => Vec::new(),
     };
-    let report = report(gpus, &records, processes);
+    let rules: Vec<_> = records.iter().map(|record| record.rules(&files)).collect();
+    let known: Vec<_> = records.iter().zip(rules).collect();
+    let report = report(gpus, &known, processes);
     match (args.json, args.prometheus) {
         (true, _) => write_json(out, &serde_json::to_value(&report)?)?,
         (_, true) => write!(out, "{}", metrics::text(&report))?,
@@ -111,7 +132,11 @@ fn registry(cli: &Cli) -> Result<fleet_cdi::Registry, CtlError> {
     Ok(host.registry(&fleet_host::spec_dirs(&file.policy, &env)))
 }
 
-fn report(gpus: Vec<Gpu>, records: &[Record], mut processes: Vec<Process>) -> Report {
+fn report(
+    gpus: Vec<Gpu>,
+    records: &[(&Record, Option<Rules>)],
+    mut processes: Vec<Process>,
+) -> Report {
     let mut held: Vec<Held> = Vec::new();
     for gpu in gpus {
         let (here, rest): (Vec<_>, Vec<_>) = processes
@@ -119,8 +144,10 @@ fn report(gpus: Vec<Gpu>, records: &[Record], mut processes: Vec<Process>) -> Re
             .partition(|process| process.device == gpu.device);
         processes = rest;
         let (mut containers, mut others) = (Vec::new(), here);
-        for record in records {
-            let Some(granted) = record.granted(gpu.device) else {
+        for (record, rules) in records {
+            let allows = rules.as_ref().map(|rules| rules.allow(gpu.device));
+            let unasked = || (allows == Some(true)).then(record::Granted::by_cgroup);
+            let Some(granted) = record.granted(gpu.device).or_else(unasked) else {
                 continue;
             };
             let (open, rest) = others
@@ -135,6 +162,7 @@ fn report(gpus: Vec<Gpu>, records: &[Record], mut processes: Vec<Process>) -> Re
                 device: granted.device.clone(),
                 spec_file: granted.spec_file.clone(),
                 source: granted.source.clone(),
+                cgroup_allows: allows,
                 open,
             });
         }

@@ -30,6 +30,7 @@ pub(crate) struct Validate {
 pub(super) fn run(cli: &Cli, args: &Validate, out: &mut dyn Write) -> Result<Verdict, CtlError> {
     let env = cli.env();
     let (file, _) = fleet_host::load_policy(&env, &cli.host())?;
+    let dirs = fleet_host::spec_dirs(&file.policy, &env);
     let host = Compared {
         host: cli.host(),
         hooks: file.policy.hooks,
@@ -44,6 +45,10 @@ pub(super) fn run(cli: &Cli, args: &Validate, out: &mut dyn Write) -> Result<Ver
             let files: Vec<Value> = checked.iter().map(Checked::json).collect();
             let document = json!({ "schemaVersion": SCHEMA_VERSION, "files": files });
             write_json(out, &document)?;
+        }
+        false if checked.is_empty() => {
+            let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+            writeln!(out, "there is no CDI spec in {}", dirs.join(", "))?;
         }
         false => checked.iter().try_for_each(|checked| checked.write(out))?,
     }

@@ -3,6 +3,7 @@
 mod cdi;
 mod configuration;
 mod containerd;
+mod containers;
 mod crio;
 mod docker;
 mod driver;
@@ -30,6 +31,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Check> {
         containerd::CHECKS,
         docker::CHECKS,
         kubernetes::CHECKS,
+        containers::CHECKS,
         hooks::CHECKS,
         storage::CHECKS,
     ]

@@ -162,7 +162,16 @@ impl Report {
             warnings,
             fixed,
         } = self.summary;
-        write!(out, "{errors} errors, {warnings} warnings")?;
+        let counted = |count: usize, word: &str| match count {
+            1 => format!("1 {word}"),
+            _ => format!("{count} {word}s"),
+        };
+        write!(
+            out,
+            "{}, {}",
+            counted(errors, "error"),
+            counted(warnings, "warning")
+        )?;
         match fixed {
             0 => writeln!(out),
             _ => writeln!(out, ", {fixed} repaired"),

@@ -27,10 +27,7 @@ pub(super) fn text(report: &Report) -> String {
         "Containers that were given the GPU and are not stopped.",
         gpus()
             .map(|held| {
-                let live = held
-                    .containers
-                    .iter()
-                    .filter(|holder| holder.status != "stopped");
+                let live = held.given().filter(|holder| holder.status != "stopped");
                 format!("{{{}}} {}", labels(held), live.count())
             })
             .collect(),
@@ -53,8 +50,7 @@ pub(super) fn text(report: &Report) -> String {
         "A container that was given the GPU; the value is 1.",
         gpus()
             .flat_map(|held| {
-                held.containers
-                    .iter()
+                held.given()
                     .map(|holder| format!("{{{},{}}} 1", labels(held), info(holder)))
             })
             .collect(),

@@ -10,6 +10,7 @@ use fleet_host::Env;
 use serde_json::Value;
 
 use super::gpu::DevNum;
+use super::rules::Rules;
 use crate::files::Files;
 
 /// A container.
@@ -32,6 +33,17 @@ pub(crate) struct Granted {
     pub(crate) device: Option<String>,
     pub(crate) spec_file: Option<String>,
     pub(crate) source: Value,
+}
+
+impl Granted {
+    /// Nobody asked for it, but it can be opened.
+    pub(super) fn by_cgroup() -> Self {
+        Self {
+            device: None,
+            spec_file: None,
+            source: serde_json::json!({"from": "cgroup"}),
+        }
+    }
 }
 
 /// Where engines let the runtime keep its records. A `*` stands for any directory.
@@ -197,6 +209,45 @@ impl Record {
                 .cloned()
                 .unwrap_or_else(|| serde_json::json!({"from": "engine"})),
         }
+    }
+
+    /// What its cgroup lets it open now.
+    pub(super) fn rules(&self, files: &Files) -> Option<Rules> {
+        let own = self.cgroup.trim_matches('/');
+        (!own.is_empty()).then(|| Rules::read(files, own)).flatten()
+    }
+
+    /// What it asked for and was refused, in the runtime's words.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        let told = |refusal: &Value| {
+            let text = |at: &str| {
+                let text = refusal.pointer(at).and_then(Value::as_str);
+                text.unwrap_or_default()
+            };
+            format!(
+                "{}, asked for by {}, is refused by `{}`; hint: {} in the configuration",
+                text("/asked"),
+                super::table::source(refusal.get("source").unwrap_or(&Value::Null)),
+                text("/setting"),
+                text("/remedy")
+            )
+        };
+        self.list("refused").map(told).collect()
+    }
+
+    /// What the runtime warned of when it made the container.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let texts = self.list("warnings").filter_map(Value::as_str);
+        texts.map(str::to_owned).collect()
+    }
+
+    /// A list of its plan.
+    pub(super) fn list(&self, key: &str) -> impl Iterator<Item = &Value> {
+        let list = self
+            .plan
+            .as_ref()
+            .and_then(|plan| plan.get(key)?.as_array());
+        list.into_iter().flatten()
     }
 
     /// Whether a cgroup is the container's or lies below it.

@@ -21,7 +21,11 @@ pub(super) fn text(report: &Report) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} ({})  {}", gpu.path, gpu.device, about.join(", "));
         for holder in &held.containers {
-            let place = holder.spec_file.as_deref().unwrap_or("OCI spec");
+            let place = match (holder.spec_file.as_deref(), holder.is_unasked()) {
+                (Some(file), _) => file,
+                (None, true) => "not asked for, but may be opened",
+                (None, false) => "OCI spec",
+            };
             let device = holder.device.as_deref().unwrap_or_default();
             let _ = writeln!(
                 text,
@@ -30,7 +34,7 @@ pub(super) fn text(report: &Report) -> String {
                 holder.status,
                 whose(holder),
                 source(&holder.source),
-                format!("{place} {device}").trim_end()
+                format!("{place} {device}{}", allowed(holder)).trim_end()
             );
             processes(&mut text, &holder.open);
         }
@@ -45,6 +49,14 @@ pub(super) fn text(report: &Report) -> String {
     match text.is_empty() {
         true => "no GPU is known here; hint: fleet-nvidia-ctl doctor\n".to_owned(),
         false => text,
+    }
+}
+
+/// Said where record and cgroup differ.
+fn allowed(holder: &super::Holder) -> &'static str {
+    match holder.cgroup_allows {
+        Some(false) => "  (its cgroup does not let it open the GPU)",
+        _ => "",
     }
 }
 
@@ -68,7 +80,7 @@ fn processes(text: &mut String, processes: &[Process]) {
 }
 
 /// `variable NVIDIA_VISIBLE_DEVICES`, as a plan's own text says it.
-fn source(source: &Value) -> String {
+pub(super) fn source(source: &Value) -> String {
     let from = source
         .get("from")
         .and_then(Value::as_str)
@@ -92,7 +104,8 @@ fn shown(text: &str) -> String {
         .collect()
 }
 
-/// `explain ID`: the recorded plan, then the devices that the engine had put into the spec itself.
+/// `explain ID`: the recorded plan, then the devices that the engine had put into the spec itself, then what the container
+/// did not get.
 pub(crate) fn plan(record: &Record) -> String {
     let mut rows: Vec<[String; 4]> = Vec::new();
     let edits = record
@@ -120,9 +133,11 @@ pub(crate) fn plan(record: &Record) -> String {
             ]);
         }
     }
-    if rows.is_empty() {
-        return "nothing was injected\n".to_owned();
-    }
+    let nothing = match rows.is_empty() {
+        true => "nothing was injected\n",
+        false => "",
+    };
+    rows.extend(record.list("leftOut").map(absent));
     let width = |column: usize| {
         rows.iter()
             .map(|row| row[column].chars().count())
@@ -130,15 +145,53 @@ pub(crate) fn plan(record: &Record) -> String {
             .unwrap_or(0)
     };
     let widths = [width(0), width(1), width(2)];
-    rows.iter()
-        .map(|row| {
-            let cells = row
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| format!("{}  ", pad(&shown(cell), width)));
-            cells.collect::<String>() + &shown(&row[3]) + "\n"
-        })
+    let lines = rows.iter().map(|row| {
+        let cells = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{}  ", pad(&shown(cell), width)));
+        cells.collect::<String>() + &shown(&row[3]) + "\n"
+    });
+    let refused = record.refused().into_iter();
+    let refused = refused.map(|text| format!("refused: {}\n", shown(&text)));
+    let warnings = record.warnings().into_iter();
+    let warnings = warnings.map(|text| format!("warning: {}\n", shown(&text)));
+    lines
+        .chain([nothing.to_owned()])
+        .chain(refused)
+        .chain(warnings)
         .collect()
+}
+
+/// What its driver capabilities leave out, with those that would bring it.
+fn absent(left_out: &Value) -> [String; 4] {
+    let text = |key: &str| {
+        left_out
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let needs = left_out.get("needs").and_then(Value::as_array);
+    let needs: Vec<_> = needs
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    [
+        "left out".to_owned(),
+        format!("{} {} ({})", text("what"), text("which"), needs.join(",")),
+        place(left_out),
+        text("because").to_owned(),
+    ]
+}
+
+/// Where an edit, or what is left out, comes from.
+fn place(edit: &Value) -> String {
+    let text = |at: &str| edit.pointer(at).and_then(Value::as_str).unwrap_or_default();
+    match (text("/origin/specFile"), text("/origin/device")) {
+        ("", _) => "OCI spec".to_owned(),
+        (file, device) => format!("{file} {device}").trim_end().to_owned(),
+    }
 }
 
 fn pad(text: &str, width: usize) -> String {
@@ -161,10 +214,6 @@ fn row(edit: &Value) -> [String; 4] {
             None => format!("{key}={value}"),
         })
         .collect();
-    let place = match (text("/origin/specFile"), text("/origin/device")) {
-        (file, _) if file.is_empty() => "OCI spec".to_owned(),
-        (file, device) => format!("{file} {device}").trim_end().to_owned(),
-    };
     let asked = source(edit.pointer("/origin/source").unwrap_or(&Value::Null));
-    [text("/change"), told.join(" "), place, asked]
+    [text("/change"), told.join(" "), place(edit), asked]
 }

@@ -61,7 +61,9 @@ fn node() -> tempfile::TempDir {
     let plan = json!({"schemaVersion": 1, "edits": [
         {"change": "env", "name": "A", "value": "1", "origin": {"source": {"from": "environment", "name": "NVIDIA_VISIBLE_DEVICES"}, "specFile": "/etc/cdi/nvidia.yaml"}},
         {"change": "device", "path": "/dev/nvidia0", "major": 195, "minor": 0, "origin": origin},
-    ]});
+    ], "leftOut": [
+        {"what": "device", "which": "/dev/dri/card0", "needs": ["graphics", "display"], "because": "NVIDIA_DRIVER_CAPABILITIES=compute", "origin": origin},
+    ], "warnings": ["\u{1b}library x gets no links"]});
     let pod = json!({"io.kubernetes.pod.name": "train\u{1b}", "io.kubernetes.pod.namespace": "ml"});
     record(
         "c-asked",
@@ -76,6 +78,19 @@ fn node() -> tempfile::TempDir {
         None,
     );
     record("c-none", 103, json!({"linux": {}}), None);
+    let refused = json!({"schemaVersion": 1, "edits": [], "refused": [
+        {"source": {"from": "environment", "name": "NVIDIA_VISIBLE_DEVICES"}, "asked": "all", "setting": "profile = crio", "remedy": "set `accept-environment`"},
+    ]});
+    record("d-refused", 104, json!({"linux": {}}), Some(refused));
+    // Live rules: one that grants less than the record, one that grants more.
+    write(
+        "sys/fs/cgroup/devices/x/c-asked/devices.list",
+        "c 1:3 rwm\nc *:* m\n",
+    );
+    write(
+        "sys/fs/cgroup/devices/x/d-refused/devices.list",
+        "a *:* rwm\n",
+    );
     // Still running, by its start time; the others are gone.
     write(
         "proc/101/stat",
@@ -114,12 +129,13 @@ fn typed(root: &Path, args: &[&str]) -> (String, String) {
 fn holders_have_stable_forms() {
     let node = node();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
-    let cases: [(&str, &[&str]); 5] = [
+    let cases: [(&str, &[&str]); 6] = [
         ("gpus.json", &["gpus", "--json"]),
         ("gpus.txt", &["gpus"]),
         ("gpus.prom", &["gpus", "--prometheus"]),
         ("explain-id.txt", &["explain", "c-asked"]),
         ("explain-engine.txt", &["explain", "c-e"]),
+        ("explain-refused.txt", &["explain", "d-refused"]),
     ];
     for (name, args) in cases {
         let (out, remarks) = typed(node.path(), args);
@@ -167,9 +183,11 @@ fn a_container_is_explained_by_a_unique_start_of_its_id() {
         "{err}"
     );
     let (_, err) = typed(node.path(), &["explain", "nobody"]);
-    assert_eq!(
-        err,
-        "there is neither a file nor a container of the runtime named nobody"
+    assert!(
+        err.starts_with(
+            "there is neither a file nor a container of the runtime named nobody; hint: "
+        ),
+        "{err}"
     );
 }
 

@@ -51,7 +51,7 @@ pub(super) fn created(
         false => trail.deny(&time, &outcome.refused, None),
     };
     denied
-        .and_then(|()| trail.tell(EventKind::Create, &time))
+        .and_then(|()| trail.created(&time, &warnings(outcome)))
         .map_err(|err| {
             // The first error is the one to report.
             drop(delete(&context.root, &container.record.id, true));
@@ -59,6 +59,14 @@ pub(super) fn created(
                 "{err}; hint: `[audit]` of the configuration asks for it"
             ))
         })
+}
+
+/// Without what the event of refused requests tells.
+fn warnings(outcome: &Outcome) -> Vec<String> {
+    let refused: Vec<_> = outcome.refused.iter().map(ToString::to_string).collect();
+    let mut warnings = outcome.warnings.clone();
+    warnings.retain(|warning| !refused.contains(warning));
+    warnings
 }
 
 /// The request was refused as a whole. The error is told to the caller in any case, so a trail that cannot be

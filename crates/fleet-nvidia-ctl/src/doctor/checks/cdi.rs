@@ -71,7 +71,10 @@ fn cdi(node: &Node<'_>) -> Outcome {
     }
     outcome(
         findings,
-        format!("{devices} devices in {} files", registry.specs().len()),
+        match registry.specs().len() {
+            1 => format!("{devices} devices in 1 file"),
+            files => format!("{devices} devices in {files} files"),
+        },
     )
 }
 

@@ -1,7 +1,5 @@
 //! Kernel, cgroups and user namespaces.
 
-use std::path::Path;
-
 use crate::doctor::check::{Check, Finding, Node, Outcome, absent, outcome};
 
 pub(super) const CHECKS: &[Check] = &[
@@ -155,7 +153,10 @@ fn sub_ids(
     let whom = user.unwrap_or("any user");
     Ok((most < 65536).then(|| {
         Finding::note(
-            format!("{} gives {whom} {most} subordinate ids, images need 65536", Path::new(path).display()),
+            match most {
+                0 => format!("{path} has no subordinate ids for {whom}, images need 65536"),
+                _ => format!("{path} gives {whom} {most} subordinate ids, images need 65536"),
+            },
             format!("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {}; needed by rootless containers only", user.unwrap_or("USER")),
         )
     }))

@@ -17,8 +17,12 @@ const AUDIT_LOG: &str = "/var/log/audit/audit.log";
 /// Bytes of a log that are looked at.
 const TAIL: u64 = 256 * 1024;
 
-/// The boolean that lets container_t use device nodes (container-selinux).
-const BOOLEAN: &str = "container_use_devices";
+/// The booleans that let container_t use the driver's nodes, xserver_misc_device_t (container-selinux): that type alone, which
+/// older ones do not have, or every device node.
+const BOOLEANS: [&str; 2] = ["container_use_xserver_devices", "container_use_devices"];
+/// What container-selinux gives crun and runc.
+const PROGRAM_TYPE: &str = "container_runtime_exec_t";
+const MODULE: &str = "/usr/share/fleet-nvidia/selinux/fleet-nvidia.cil";
 
 fn selinux(node: &Node<'_>) -> Outcome {
     match node
@@ -31,20 +35,58 @@ fn selinux(node: &Node<'_>) -> Outcome {
         Some(_) => return outcome(Vec::new(), "permissive: denials are logged, not enforced"),
     }
     let mut findings = Vec::new();
-    let state = node.read(&format!("/sys/fs/selinux/booleans/{BOOLEAN}"))?;
-    if state.is_some_and(|state| state.trim_start().starts_with('0')) {
+    let mut on = None;
+    let mut off = Vec::new();
+    for boolean in BOOLEANS {
+        let state = node.read(&format!("/sys/fs/selinux/booleans/{boolean}"))?;
+        match state
+            .as_deref()
+            .map(|state| state.trim_start().starts_with('1'))
+        {
+            Some(true) => on = on.or(Some(boolean)),
+            Some(false) => off.push(boolean),
+            None => {}
+        }
+    }
+    if let (None, Some(first)) = (on, off.first()) {
         findings.push(Finding::warning(
-            format!("SELinux enforces, and {BOOLEAN} is off: containers may not open /dev/nvidia*"),
-            format!("setsebool -P {BOOLEAN} on"),
+            format!(
+                "SELinux enforces, and {} is off: containers may not open /dev/nvidia*",
+                off.join(" or ")
+            ),
+            format!("setsebool -P {first} on"),
         ));
     }
+    findings.extend(label(node));
     findings.extend(denials(
         node,
         &[AUDIT_LOG],
         "avc:  denied",
         "audit2why -a says which rule is missing; `--security-opt label=disable` tells whether it is the cause",
     ));
-    outcome(findings, format!("enforcing, {BOOLEAN} is on"))
+    outcome(
+        findings,
+        format!(
+            "enforcing, {} is on",
+            on.unwrap_or("no boolean of container-selinux")
+        ),
+    )
+}
+
+/// Without that type it works as far as Podman or CRI-O starts it, which are in the right domain themselves.
+fn label(node: &Node<'_>) -> Option<Finding> {
+    let program = crate::configure::installed_program(node.files);
+    let said = node
+        .programs
+        .ask(&["stat", "--format=%C", "--dereference", &program], 5)
+        .ok()?;
+    let kind = said.stdout.trim().split(':').nth(2)?;
+    (said.ok && kind != PROGRAM_TYPE).then(|| {
+        Finding::note(
+            format!("{program} is of type {kind}, not {PROGRAM_TYPE}: what Podman and CRI-O start works, other callers stay in their own domain"),
+            format!("semodule -i {MODULE}, then restorecon -v {program}"),
+        )
+    })
 }
 
 /// Denials that name NVIDIA's devices or our binary. The logs are root's; one that cannot be read has none for us.
@@ -73,7 +115,7 @@ fn apparmor(node: &Node<'_>) -> Outcome {
     if restricted && !profiles.iter().any(|profile| node.is(profile)) {
         findings.push(Finding::warning(
             "AppArmor restricts user namespaces, and no profile lets this runtime or Podman make one: rootless containers fail",
-            "install a profile with `userns,` for /usr/bin/fleet-nvidia, or set kernel.apparmor_restrict_unprivileged_userns=0",
+            "cp /usr/share/fleet-nvidia/apparmor/fleet-nvidia /etc/apparmor.d/ && apparmor_parser -r /etc/apparmor.d/fleet-nvidia, or set kernel.apparmor_restrict_unprivileged_userns=0",
         ));
     }
     findings.extend(denials(

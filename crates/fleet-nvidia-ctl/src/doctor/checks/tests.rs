@@ -224,8 +224,46 @@ fn user_namespaces() {
     node.finds(
         "user-namespaces",
         Note,
-        "/etc/subgid gives ben 0 subordinate ids",
+        "/etc/subgid has no subordinate ids for ben",
     );
+}
+
+#[test]
+fn containers_that_got_less_than_they_asked_for() {
+    Fake::new(&[]).absent("containers", "no container");
+    let stat = format!("101 (a) S{} 77 0\n", " 0".repeat(18));
+    let state = r#"{"version": 1, "id": "c1", "pid": 101, "startTime": 77, "created": "", "cgroup": {"path": "/x"}}"#;
+    let node = |plan: &str| {
+        Fake::new(&[
+            ("/proc/101/stat", &stat),
+            ("/run/fleet-nvidia/c1/state.json", state),
+            ("/run/fleet-nvidia/c1/plan.json", plan),
+        ])
+    };
+    node(r#"{"edits": []}"#).fine("containers", "1 with all they asked for");
+    let refused = r#"{"refused": [{"source": {"from": "environment", "name": "NVIDIA_VISIBLE_DEVICES"}, "asked": "all", "setting": "s", "remedy": "r"}]}"#;
+    let found = node(refused).finds(
+        "containers",
+        Note,
+        "container c1: all, asked for by variable NVIDIA_VISIBLE_DEVICES, is refused by `s`; hint: r in the configuration",
+    );
+    assert_eq!(found.hint, "fleet-nvidia-ctl explain c1");
+    node(r#"{"warnings": ["x has no effect"]}"#).finds(
+        "containers",
+        Warning,
+        "container c1: x has no effect",
+    );
+    Fake::new(&[("/run/fleet-nvidia/c1/state.json", "{")]).finds(
+        "containers",
+        Warning,
+        "state.json is damaged",
+    );
+    // One that has ended is nobody's trouble any more.
+    let gone = Fake::new(&[
+        ("/run/fleet-nvidia/c1/state.json", state),
+        ("/run/fleet-nvidia/c1/plan.json", refused),
+    ]);
+    gone.absent("containers", "no container");
 }
 
 #[test]
@@ -244,7 +282,46 @@ fn selinux_and_apparmor() {
         Warning,
         "1 denials about nvidia, the last: avc: denied { read write }",
     );
-    Fake::new(&[enforce, (boolean, "1 1")]).fine("selinux", "enforcing");
+    Fake::new(&[enforce, (boolean, "1 1")])
+        .fine("selinux", "enforcing, container_use_devices is on");
+    // The narrow one is enough, and is the one to switch on.
+    let narrow = "/sys/fs/selinux/booleans/container_use_xserver_devices";
+    Fake::new(&[enforce, (boolean, "0 0"), (narrow, "1 1")])
+        .fine("selinux", "container_use_xserver_devices is on");
+    let found = Fake::new(&[enforce, (boolean, "0 0"), (narrow, "0 0")]).finds(
+        "selinux",
+        Warning,
+        "container_use_xserver_devices or container_use_devices is off",
+    );
+    assert_eq!(found.hint, "setsebool -P container_use_xserver_devices on");
+    let node = |kind: &str| {
+        let label = format!("system_u:object_r:{kind}:s0\n");
+        Fake::new(&[enforce, (narrow, "1 1"), ("/usr/bin/fleet-nvidia*", "")]).says(
+            "stat --format=%C",
+            true,
+            &label,
+        )
+    };
+    node("container_runtime_exec_t").fine("selinux", "enforcing");
+    let found = node("bin_t").finds(
+        "selinux",
+        Note,
+        "/usr/bin/fleet-nvidia is of type bin_t, not container_runtime_exec_t",
+    );
+    // What the hint names is what the packages hold.
+    let packaged = include_str!("../../../../../packaging/files.list");
+    assert!(
+        found
+            .hint
+            .starts_with("semodule -i /usr/share/fleet-nvidia/selinux/fleet-nvidia.cil"),
+        "{found:?}"
+    );
+    for file in [
+        "/usr/share/fleet-nvidia/selinux/",
+        "/usr/share/fleet-nvidia/apparmor/fleet-nvidia",
+    ] {
+        assert!(packaged.lines().any(|line| line.ends_with(file)), "{file}");
+    }
     Fake::new(&[("/sys/fs/selinux/enforce", "0")]).fine("selinux", "permissive");
     let on = ("/sys/module/apparmor/parameters/enabled", "Y\n");
     let restricted = (
@@ -379,7 +456,7 @@ fn cdi() {
     node.finds("cdi", Error, "is defined by both");
     node.finds("cdi", Error, "c.json");
     let node = Fake::new(&[("/etc/cdi/a.yaml", SPEC)]);
-    node.fine("cdi", "1 devices in 1 files");
+    node.fine("cdi", "1 devices in 1 file");
     let path = node.dir.path().join("etc/cdi/a.yaml");
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     node.finds(
