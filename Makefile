@@ -36,6 +36,7 @@ tools: setup
 images: setup
 	@tests/setup/images.sh $(TOP)/.state/images
 	@tests/setup/servers.sh $(TOP)/.state/servers
+	@tests/setup/docker.sh $(TOP)/.state/docker
 
 demo: build tools images
 	@tests/isolate $(if $(wildcard /proc/driver/nvidia/version),--host-cdi) tests/demo.sh $(OUT)/fleet-nvidia $(TOOLS)

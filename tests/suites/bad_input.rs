@@ -80,7 +80,7 @@ const SPEC: [Case; 31] = [
     (
         "program missing",
         |b| set("/process/args", json!(["/no/such"]))(b),
-        "executable file `/no/such` not found: No such file or directory",
+        "executable file `/no/such` not found: no such file or directory",
     ),
     (
         "program not in PATH",

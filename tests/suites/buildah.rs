@@ -120,7 +120,7 @@ fn run_in_a_container() {
         "CapEff:\t0000000000000000\n"
     );
     let missing = inside(&[], &["/no/such"]);
-    let words = "fleet-nvidia: executable file `/no/such` not found: No such file or directory";
+    let words = "fleet-nvidia: executable file `/no/such` not found: no such file or directory";
     assert!(
         missing.code == 1 && missing.stderr.contains(words),
         "{missing:#?}"

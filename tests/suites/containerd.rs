@@ -268,7 +268,7 @@ fn output_input_and_exit_codes() {
     for (program, words) in [
         (
             "/no/such",
-            "OCI runtime create failed: executable file `/no/such` not found: No such file or directory",
+            "OCI runtime create failed: executable file `/no/such` not found: no such file or directory",
         ),
         (
             "/etc",
@@ -634,4 +634,50 @@ fn checkpoint_is_refused() {
     );
     assert_eq!(task.status(), "RUNNING");
     assert_eq!(task.exec(&[], &["echo", "goes on"]).ok(), "goes on\n");
+}
+
+/// `configure containerd` on a node without handlers of its own: the plug-in that serves Kubernetes is there afterwards,
+/// with both handlers.
+#[test]
+fn the_cri_plugin_is_loaded_with_our_handler() {
+    let test = "the_cri_plugin_is_loaded_with_our_handler";
+    let Some(mut engine) = Containerd::new(test, &[]) else {
+        return;
+    };
+    engine.daemon.kill();
+    let base = engine.dir.display().to_string();
+    let main = format!(
+        "version = 2\nroot = \"{base}/root\"\nstate = \"{base}/state\"\n[grpc]\naddress = \"{base}/socket\"\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"native\"\n"
+    );
+    let site = engine.dir.join("site");
+    fs::create_dir_all(site.join("etc/containerd")).expect("mkdir");
+    fs::write(site.join("etc/containerd/config.toml"), main).expect("write");
+    let mut configure = Command::new(path("FLEET_CTL"));
+    configure
+        .args(["configure", "containerd", "--root"])
+        .arg(&site);
+    configure
+        .arg("--runtime-path")
+        .arg(path("RUNTIME_UNDER_TEST"));
+    drop(run(&mut configure).ok());
+    // The import has the path that it will have on the node.
+    let file = site.join("etc/containerd/config.toml");
+    let text = fs::read_to_string(&file).expect("read");
+    fs::write(
+        &file,
+        text.replace(
+            "\"/etc/containerd/",
+            &format!("\"{}/etc/containerd/", site.display()),
+        ),
+    )
+    .expect("write");
+    fs::copy(&file, engine.dir.join("config.toml")).expect("copy");
+    engine.daemon = Containerd::daemon(&engine.dir);
+    let plugins = engine.ctr(&["plugins", "ls"]).ok();
+    let cri = plugins.lines().find(|line| line.contains(" cri "));
+    let log = fs::read_to_string(engine.dir.join("log")).unwrap_or_default();
+    assert!(
+        cri.is_some_and(|line| line.trim_end().ends_with(" ok")),
+        "{plugins}{log}"
+    );
 }

@@ -326,7 +326,7 @@ fn a_container_that_cannot_be_made() {
         (
             "args",
             json!(["/no/such"]),
-            "executable file `/no/such` not found: No such file or directory",
+            "executable file `/no/such` not found: no such file or directory",
         ),
         ("cwd", json!("/etc/passwd"), "/etc/passwd"),
     ] {

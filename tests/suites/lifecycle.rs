@@ -98,7 +98,7 @@ fn exec_codes_and_environment() {
     );
     let missing = bundle
         .exec(&[], &["/no/such"])
-        .fails("No such file or directory");
+        .fails("no such file or directory");
     assert_eq!(missing.code, 255);
     drop(bundle.exec(&[], &["/etc"]).fails("is a directory"));
 }
@@ -146,7 +146,7 @@ fn exec_process_file_and_pid_file() {
                 ],
                 &[],
             )
-            .fails("No such file"),
+            .fails("no such file"),
     );
     assert!(
         !pid_file.exists(),
@@ -367,7 +367,7 @@ fn json_log_is_one_object() {
             record["msg"]
                 .as_str()
                 .expect("msg")
-                .contains("No such file or directory"),
+                .contains("no such file or directory"),
             "{record}"
         );
         assert!(record["time"].is_string());

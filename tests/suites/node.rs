@@ -179,6 +179,10 @@ fn containerd_accepts_the_written_files() {
             dump.contains(&format!("BinaryName = \"{binary}\"")),
             "{name}: {dump}"
         );
+        assert!(
+            dump.contains(".containerd.runtimes.runc]"),
+            "{name}: without its default handler the CRI plug-in is not loaded: {dump}"
+        );
         assert_eq!(
             dump.contains("sandbox_image = \"own/pause:1\""),
             !main.is_empty(),

@@ -10,6 +10,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Result};
 use crate::pidfd::PidFd;
@@ -35,6 +36,17 @@ pub fn console_pair() -> Result<(OwnedFd, OwnedFd)> {
         SockFlag::SOCK_CLOEXEC,
     )
     .op(|| "make a socket pair")
+}
+
+/// Gives a terminal the size of the caller's from the start, unless the process has its own: the program may ask for
+/// it before the relay begins.
+pub fn size_console(process: &mut Value) {
+    let Ok(size) = window_size(io::stdin().as_fd()) else {
+        return;
+    };
+    if process.get("consoleSize").is_none_or(Value::is_null) && size.ws_row > 0 && size.ws_col > 0 {
+        process["consoleSize"] = json!({"height": size.ws_row, "width": size.ws_col});
+    }
 }
 
 impl Relay {

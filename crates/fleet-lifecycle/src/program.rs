@@ -19,7 +19,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
     /// Exit code 127 at the engine.
-    #[error("executable file `{name}` not found{place}: No such file or directory", place = if .name.contains('/') { "" } else { " in $PATH" })]
+    #[error("executable file `{name}` not found{place}: no such file or directory", place = if .name.contains('/') { "" } else { " in $PATH" })]
     Missing {
         /// As in `process.args`.
         name: String,
@@ -166,11 +166,11 @@ mod tests {
     fn words_that_engines_look_for() {
         assert!(
             message("nope", "/bin")
-                .contains("executable file `nope` not found in $PATH: No such file or directory")
+                .contains("executable file `nope` not found in $PATH: no such file or directory")
         );
         assert!(
             message("/no/such", "/bin")
-                .contains("executable file `/no/such` not found: No such file or directory")
+                .contains("executable file `/no/such` not found: no such file or directory")
         );
         let directory = message("/tmp", "/bin");
         assert!(directory.contains("is a directory") && directory.contains("permission denied"));
@@ -212,7 +212,7 @@ mod tests {
         let err = resolve("tool", &[path(&["directory"])])
             .unwrap_err()
             .to_string();
-        assert!(err.contains("not found in $PATH: No such file"), "{err}");
+        assert!(err.contains("not found in $PATH: no such file"), "{err}");
         fs::remove_dir_all(base).unwrap();
     }
 

@@ -422,6 +422,31 @@ fn containerd_repeats_the_section_that_an_import_would_hide() {
 }
 
 #[test]
+fn containerd_keeps_its_default_handler() {
+    let section = "[plugins.\"io.containerd.grpc.v1.cri\".containerd";
+    let crun = format!("{section}.runtimes.crun]\nruntime_type = \"io.containerd.runc.v2\"\n");
+    for (main, kept) in [
+        (String::new(), true),
+        (crun.clone(), true),
+        (
+            format!("{section}]\ndefault_runtime_name = \"crun\"\n{crun}"),
+            false,
+        ),
+    ] {
+        let main = format!("version = 2\n{main}");
+        let root = Root::new(&[("/etc/containerd/config.toml", &main)]);
+        root.comes_and_goes(&["containerd"]);
+        root.fine(&["containerd"]);
+        let text = root.read(CONTAINERD);
+        assert_eq!(
+            text.contains(&format!("{section}.runtimes.runc]")),
+            kept,
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn containerd_versions_have_their_own_section_names() {
     let cases = [
         (
@@ -445,6 +470,8 @@ fn containerd_versions_have_their_own_section_names() {
         root.fine(&["containerd"]);
         let text = root.read(CONTAINERD);
         assert!(text.contains(section), "{text}");
+        // The built-in default handler, which a table of handlers hides.
+        assert!(text.contains(&section.replace("nvidia", "runc")), "{text}");
         assert_eq!(text.contains("version = "), states_version, "{text}");
     }
     let root = Root::new(&[(

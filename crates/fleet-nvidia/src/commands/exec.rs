@@ -29,6 +29,9 @@ pub(super) fn exec(context: &Context, args: &Exec) -> Result<Done, Error> {
         // conmon before 2.1.11 sends `--tty` beside a process file; the file decides.
         process["terminal"] = json!(false);
     }
+    if ours_to_relay {
+        foreground::size_console(&mut process);
+    }
     let (ours, console) = match ours_to_relay {
         true => foreground::console_pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
         false => (

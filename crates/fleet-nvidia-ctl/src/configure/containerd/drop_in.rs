@@ -106,8 +106,31 @@ impl Handlers {
         {
             toml_file::set(table, "default_runtime_name", default.as_str());
         }
+        keep_runc(config, &mut document);
         let note = if copied.is_some() { COPIED } else { "" };
         Ok(format!("{HEADER}{note}{document}"))
+    }
+}
+
+/// Up to containerd 1.7 a table of handlers takes the place of the built-in one, and without the default handler, `runc`,
+/// the plug-in is not loaded: no pod would start.
+fn keep_runc(config: &Config, document: &mut DocumentMut) {
+    let keys = config.handler("runc");
+    let named = config.base().and_then(|base| {
+        let default = [&keys[..3], &["default_runtime_name"]].concat();
+        base.text(&default).map(str::to_owned)
+    });
+    let listed = config
+        .base()
+        .is_some_and(|base| base.table(&keys[..4]).is_some());
+    let wanted = named.as_deref().unwrap_or("runc") == "runc" || !listed;
+    if let Some(all) = toml_file::table_mut(document, &keys[..4])
+        && (all.contains_key("runc") || !wanted)
+    {
+        return;
+    }
+    if let Some(table) = toml_file::table_mut(document, &keys) {
+        toml_file::set(table, "runtime_type", "io.containerd.runc.v2");
     }
 }
 
