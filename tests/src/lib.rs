@@ -56,6 +56,9 @@ pub fn skip(test: &str, reason: &str) {
 pub fn ours() -> bool {
     static OURS: OnceLock<bool> = OnceLock::new();
     *OURS.get_or_init(|| {
+        if delegate().is_some() {
+            return false;
+        }
         let version = Command::new(path("RUNTIME_UNDER_TEST"))
             .arg("--version")
             .output();
@@ -66,12 +69,28 @@ pub fn ours() -> bool {
     })
 }
 
+/// The runtime that this project's gives the containers to, when a suite is run over that.
+fn delegate() -> Option<String> {
+    env::var("FLEET_DELEGATE")
+        .ok()
+        .filter(|name| !name.is_empty())
+}
+
+/// A configuration file that says so.
+fn delegating() -> Option<PathBuf> {
+    let name = delegate()?;
+    let file = PathBuf::from(format!("/run/fleet-delegate-{name}.toml"));
+    fs::write(&file, format!("runtimes = [\"{name}\"]\n")).expect("write a configuration");
+    Some(file)
+}
+
 /// True, with a note in the list of skips, when a peer is under test that is known to behave differently.
 #[must_use]
 pub fn differs(test: &str, peers: &[&str]) -> bool {
     let binary = path("RUNTIME_UNDER_TEST");
     let name = binary.file_name().unwrap_or_default().to_string_lossy();
-    let known = !ours() && peers.contains(&name.as_ref());
+    let name = delegate().unwrap_or_else(|| name.into_owned());
+    let known = !ours() && peers.contains(&name.as_str());
     if known {
         skip(test, &format!("{name} differs here"));
     }
@@ -238,6 +257,8 @@ pub struct Runtime {
     pub binary: PathBuf,
     /// `--root`.
     pub root: PathBuf,
+    /// `--config`, where the runtime's own is not to count.
+    pub config: Option<PathBuf>,
 }
 
 impl Runtime {
@@ -247,6 +268,7 @@ impl Runtime {
         Self {
             binary: path("RUNTIME_UNDER_TEST"),
             root: PathBuf::from("/run").join(unique("root")),
+            config: delegating(),
         }
     }
 
@@ -254,7 +276,11 @@ impl Runtime {
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg("--root").arg(&self.root).args(args);
+        command.arg("--root").arg(&self.root);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        command.args(args);
         command
     }
 
@@ -430,6 +456,37 @@ impl Drop for Bundle {
         drop(fs::remove_dir_all(&self.dir));
         drop(fs::remove_dir_all(&self.runtime.root));
     }
+}
+
+const NOTIFIER: &str = r#"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+int main(int argc, char **argv) {
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    int s = socket(AF_UNIX, SOCK_DGRAM, 0);
+    strncpy(to.sun_path, getenv("NOTIFY_SOCKET"), sizeof(to.sun_path) - 1);
+    for (int i = 1; i < argc; i++)
+        if (sendto(s, argv[i], strlen(argv[i]), 0, (struct sockaddr *)&to, sizeof(to)) < 0) return 1;
+    return 0;
+}
+"#;
+
+/// A static program that sends its arguments, a message each, to the socket that its environment names.
+#[must_use]
+pub fn notifier() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let dir = PathBuf::from("/run").join(unique("notify-program"));
+        fs::create_dir_all(&dir).expect("mkdir");
+        fs::write(dir.join("say.c"), NOTIFIER).expect("write");
+        let say = dir.join("say");
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-static", "-O1", "-o"]).arg(&say);
+        drop(run(gcc.arg(dir.join("say.c"))).ok());
+        say
+    })
 }
 
 /// A cgroup path below the isolated run's own.

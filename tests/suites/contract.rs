@@ -641,11 +641,13 @@ fn one_process_is_enough() {
         .filter(|line| line.ends_with(path.as_str()))
         .collect();
     let mounted = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-    let v1 = mounted
+    // A view of the hierarchies that lies over another one has each of them twice.
+    let v1: std::collections::BTreeSet<&str> = mounted
         .lines()
         .filter(|line| line.contains(" /sys/fs/cgroup/") && line.contains(" - cgroup "))
-        .count();
-    assert!(made.len() >= v1.max(1), "{table}");
+        .filter_map(|line| line.split(' ').nth(2))
+        .collect();
+    assert!(made.len() >= v1.len().max(1), "{table}");
 }
 
 /// A container that is shown the host's cgroups sees them as they are, and can move its own processes there.

@@ -121,6 +121,83 @@ fn a_generated_spec_gives_the_same_container_under_every_runtime() {
     }
 }
 
+/// `runtimes` of the configuration: our runtime edits the spec, another one runs the container.
+#[test]
+fn a_container_that_is_handed_on_gets_the_same() {
+    if !ready("a_container_that_is_handed_on_gets_the_same") {
+        return;
+    }
+    let handed = |to: &str, args: &[&str]| {
+        let file = format!("/run/hooks-suite/{to}.toml");
+        fs::write(&file, format!("runtimes = [\"{to}\"]\n")).expect("write");
+        let flag = format!("config={file}");
+        podman("fleet-nvidia", &[&["--runtime-flag", &flag], args].concat())
+    };
+    let gpu = ["run", "--rm", "--device", "nvidia.com/gpu=all"];
+    let variable = ["run", "--rm", "-e", "NVIDIA_VISIBLE_DEVICES=1"];
+    for asked in [&gpu, &variable] {
+        let all = [&asked[..], &["fleet-glibc", "sh", "-c", CONTENT]].concat();
+        let ours = podman("fleet-nvidia", &all).ok();
+        assert!(ours.contains("libcuda.so.1 -> "), "{ours}");
+        for to in OTHERS {
+            assert_eq!(handed(to, &all).ok(), ours, "{asked:?} by {to}");
+        }
+    }
+    for to in OTHERS {
+        let name = format!("handed-{to}");
+        let long = [
+            "run",
+            "--detach",
+            "--name",
+            &name,
+            "--device",
+            "nvidia.com/gpu=0",
+            "fleet-glibc",
+            "sleep",
+            "100",
+        ];
+        let id = handed(to, &long).ok();
+        // From here on without the setting.
+        let later = |args: &[&str]| podman("fleet-nvidia", args);
+        let smi = later(&["exec", &name, "nvidia-smi", "-L"]).ok();
+        assert_eq!(smi.lines().count(), 1, "{smi}");
+        assert_eq!(later(&["exec", &name, "sh", "-c", "exit 7"]).code, 7);
+        let missing = later(&["exec", &name, "/no/such/program"]);
+        assert_eq!(missing.code, 127, "{missing:?}");
+        let mut explain = Command::new(path("FLEET_CTL"));
+        let explained = run(explain.args(["explain", id.trim()])).ok();
+        assert!(
+            explained
+                .lines()
+                .next()
+                .is_some_and(|line| line.starts_with("run by /") && line.ends_with(to)),
+            "{explained}"
+        );
+        drop(later(&["pause", &name]).ok());
+        drop(later(&["unpause", &name]).ok());
+        drop(later(&["stop", "--time", "0", &name]).ok());
+        drop(later(&["rm", &name]).ok());
+        assert!(!Path::new("/run/fleet-nvidia").join(id.trim()).exists());
+        // An error has the other runtime's words in Podman's own shape.
+        let failed = handed(to, &["run", "--rm", "fleet-glibc", "/no/such/program"]);
+        assert_eq!(failed.code, 127, "{failed:?}");
+        assert!(failed.stderr.contains(&format!("{to}: ")), "{failed:?}");
+    }
+    let mapped = [
+        &[
+            "run",
+            "--rm",
+            "--uidmap",
+            "0:100000:65000",
+            "--device",
+            "nvidia.com/gpu=all",
+        ][..],
+        &["fleet-glibc", "nvidia-smi", "-L"],
+    ]
+    .concat();
+    assert_eq!(handed("crun", &mapped).ok().lines().count(), 2);
+}
+
 /// Content for comparison with hooks that write the loader's configuration under names of their own: what ldconfig
 /// prints of the cache stands for it.
 const LOOKED_UP: &str = "find /etc /usr /lib /lib64 2>/dev/null | sort | while read -r f; do case $f in /etc/hosts|/etc/hostname|/etc/resolv.conf|/etc/mtab|/etc/ld*) continue;; esac

@@ -1102,3 +1102,80 @@ fn rootless_service_and_pod() {
     let code = rootless("$P run --rm -e NVIDIA_VISIBLE_DEVICES=9 r-busybox true; echo $?");
     assert_eq!(code.stdout, "126\n", "{code:#?}");
 }
+
+/// `podman run` under a service manager, which is a socket here; what it hears until Podman has returned.
+fn heard(mode: &str) -> Vec<String> {
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    let address = format!("/run/{}", unique("manager"));
+    let manager = UnixDatagram::bind(&address).expect("bind");
+    manager
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .expect("set a time limit");
+    let name = unique("notify");
+    let done = AtomicBool::new(false);
+    let said = std::thread::scope(|scope| {
+        let listening = scope.spawn(|| {
+            let mut said = Vec::new();
+            let mut bytes = [0; 256];
+            loop {
+                match manager.recv(&mut bytes) {
+                    Ok(length) => {
+                        let text = String::from_utf8_lossy(&bytes[..length]);
+                        said.extend(text.lines().map(str::to_owned));
+                    }
+                    Err(_) if done.load(Ordering::Relaxed) => return said,
+                    Err(_) => {}
+                }
+            }
+        });
+        // The program says no more than a socket needs; perl, python and socat are not in the image.
+        let script = "test -n \"$NOTIFY_SOCKET\" && say READY=1; sleep 100";
+        let state = state();
+        let say = fleet_tests::notifier().display().to_string();
+        let out = run(Command::new("podman")
+            .env("CONTAINERS_CONF", state.join("containers.conf"))
+            .env("CONTAINERS_STORAGE_CONF", state.join("storage.conf"))
+            .env("NOTIFY_SOCKET", &address)
+            .args([
+                "--runtime",
+                "fleet-nvidia",
+                "run",
+                "--detach",
+                "--name",
+                &name,
+            ])
+            .args([
+                "--sdnotify",
+                mode,
+                "--volume",
+                &format!("{say}:/bin/say:ro"),
+            ])
+            .args(["fleet-busybox", "sh", "-c", script]));
+        // A message of the container may come after Podman has returned.
+        std::thread::sleep(Duration::from_millis(500));
+        done.store(true, Ordering::Relaxed);
+        drop(out.ok());
+        listening.join().expect("listen")
+    });
+    drop(podman(&["rm", "--force", "--time", "0", &name]).ok());
+    drop(fs::remove_file(address));
+    said
+}
+
+#[test]
+fn a_service_manager_hears_of_the_container() {
+    let of = |mode| {
+        let said = heard(mode);
+        let count = |word: &str| said.iter().filter(|line| line.starts_with(word)).count();
+        (count("READY=1"), count("MAINPID="), said.clone())
+    };
+    for mode in ["container", "conmon"] {
+        let (ready, main, said) = of(mode);
+        assert_eq!(ready, 1, "{mode}: {said:?}");
+        assert!(main >= 1, "{mode}: {said:?}");
+    }
+    assert_eq!(heard("ignore"), Vec::<String>::new());
+}

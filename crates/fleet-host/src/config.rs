@@ -8,6 +8,17 @@ use fleet_inject::{Policy, PolicyError, PolicyFile, io_cause};
 use crate::env::Env;
 use crate::inject::Host;
 
+/// Where the program of another runtime is looked for, in this order: the environment of a caller or a container has no
+/// say in it.
+pub const RUNTIME_DIRECTORIES: [&str; 6] = [
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/usr/bin",
+    "/usr/sbin",
+    "/bin",
+    "/sbin",
+];
+
 const SYSTEM: &str = "/etc/fleet-nvidia/config.toml";
 /// NVIDIA's own file, as its tools write it.
 const TOOLKIT: &str = "/etc/nvidia-container-runtime/config.toml";
@@ -58,6 +69,36 @@ pub fn load_policy(
         }
     }
     Ok((PolicyFile::default(), None))
+}
+
+/// The other runtimes that run the containers: of our own file only, which every container reads for it. NVIDIA's file
+/// has a setting of that name with programs in it, but there it is no wish of the operator's.
+///
+/// # Errors
+/// A file names runtimes but cannot be understood, or it cannot be read.
+pub fn runtimes(env: &Env, host: &dyn Host) -> Result<Vec<String>, ConfigError> {
+    for path in candidates(env) {
+        match host.read(&path) {
+            // Whatever else may be wrong with it matters to containers with devices only.
+            Ok(text) if !text.contains("runtimes") => return Ok(Vec::new()),
+            Ok(text) => {
+                let file = Policy::parse(&text, &path.display().to_string())?;
+                return Ok(file.policy.runtimes);
+            }
+            Err(err) if env.config.is_none() && is_absent(&err, &path) => {}
+            // A container that asks for a device says what is wrong with it.
+            Err(err) if env.config.is_some() && err.kind() == io::ErrorKind::NotFound => {
+                return Ok(Vec::new());
+            }
+            Err(err) => {
+                return Err(ConfigError::Read {
+                    path: path.display().to_string(),
+                    cause: io_cause(&err),
+                });
+            }
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// Whether a file is NVIDIA's own.
@@ -227,6 +268,26 @@ mod tests {
             err.to_string(),
             "configuration /etc/fleet-nvidia/config.toml:2: `profile` is of type boolean, not a string"
         );
+    }
+
+    #[test]
+    fn runtimes_of_our_own_file_alone() {
+        let names = |files: &[(&str, &str)]| {
+            let (_dir, host) = host(files);
+            runtimes(&Env::default(), &host)
+        };
+        assert!(names(&[]).unwrap().is_empty());
+        let toolkit = "[nvidia-container-runtime]\nruntimes = [\"runc\", \"crun\"]\n";
+        assert!(names(&[(TOOLKIT, toolkit)]).unwrap().is_empty());
+        let ours = "runtimes = [\"crun\", \"/opt/runc\"]\n";
+        assert_eq!(names(&[(SYSTEM, ours)]).unwrap(), ["crun", "/opt/runc"]);
+        // A container without devices starts all the same.
+        assert!(names(&[(SYSTEM, "profile = true")]).unwrap().is_empty());
+        for bad in ["\"\"", "\"../runc\"", "\"bin/runc\"", "\"/\"", "1"] {
+            let text = format!("\nruntimes = [{bad}]");
+            let err = names(&[(SYSTEM, &text)]).unwrap_err().to_string();
+            assert!(err.contains("config.toml:2: `runtimes`"), "{err}");
+        }
     }
 
     #[test]

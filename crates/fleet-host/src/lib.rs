@@ -30,7 +30,9 @@ pub use audit::{
     AUDIT_SCHEMA_VERSION, AuditError, EventKind, Granted, Subject, Trail, granted, labels,
 };
 pub use check::{SpecFault, check_spec};
-pub use config::{ConfigError, config_path, is_toolkit, load_policy, spec_dirs};
+pub use config::{
+    ConfigError, RUNTIME_DIRECTORIES, config_path, is_toolkit, load_policy, runtimes, spec_dirs,
+};
 pub use container::{Container, StateError, read_object};
 pub use driver::{DRIVER_VERSION_FILE, driver_version};
 pub use env::{Env, in_user_namespace};

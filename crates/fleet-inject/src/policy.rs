@@ -52,6 +52,8 @@ pub struct Policy {
     pub hooks: HookPolicy,
     /// Where it is written down who got which device.
     pub audit: AuditPolicy,
+    /// Other runtimes that run the containers, by name or absolute path; the first one that is installed does.
+    pub runtimes: Vec<String>,
 }
 
 impl Default for Policy {
@@ -72,6 +74,7 @@ impl Default for Policy {
             rules: Vec::new(),
             hooks: HookPolicy::default(),
             audit: AuditPolicy::default(),
+            runtimes: Vec::new(),
         }
     }
 }

@@ -14,11 +14,14 @@ use fleet_rootfs::RootfsEdit;
 use nix::sched::CloneFlags;
 use serde_json::{Value, json};
 
+use crate::annotations::HookOutput;
 use crate::cgroup::{self, Cgroup, Doors, Driver};
 use crate::engine::{self, Launch, view};
 use crate::error::{Context, Error, Result};
 use crate::hookpoint::Hookpoint;
 use crate::leash::Leash;
+use crate::notify::ServiceManager;
+use crate::rdt::{self, Class};
 use crate::record::{Container, NOTIFY_SOCKET, Record, Status};
 use crate::root::{Identity, StateRoot};
 use crate::spec::{self, Namespace};
@@ -28,6 +31,7 @@ use crate::tail::console::Console;
 use crate::tail::devices::Devices;
 use crate::tail::names::Names;
 use crate::tail::{Init, Tail};
+use crate::usermap::Entrance;
 use crate::{delete, driver, keyring, oom, pidfd, program_plan, sysctl, usermap};
 
 /// What `create` and `run` are asked for.
@@ -65,13 +69,15 @@ pub struct CreateRequest<'a> {
     pub cgroup_driver: Driver,
     /// `NAME=VALUE` for hooks that name no environment.
     pub hook_environment: Vec<String>,
+    /// Who is to be told that the program is ready.
+    pub service_manager: Option<ServiceManager>,
 }
 
 /// Makes the container.
 ///
 /// # Errors
 /// What failed; nothing of the container is left.
-pub fn create(request: CreateRequest<'_>) -> Result<Container> {
+pub fn create(mut request: CreateRequest<'_>) -> Result<Container> {
     spec::check(&request.spec)?;
     sysctl::check(&request.spec)?;
     check_terminal(&request)?;
@@ -87,7 +93,15 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container> {
     let dir = request.root.reserve(request.id)?;
     let mut container = Container {
         dir,
-        record: record(&request, &rootfs, group.announced()),
+        record: Record::new(
+            request.id,
+            request.bundle,
+            &rootfs,
+            &request.spec,
+            request.who.euid,
+            group.announced(),
+            request.audit.clone(),
+        ),
     };
     let accounted = container
         .save_origin()
@@ -95,10 +109,18 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container> {
     // What was made is known before any failure is handled.
     container.record.cgroup = group;
     let made = accounted.and_then(|_occupant| {
+        let rdt = request.spec.pointer("/linux/intelRdt");
+        if rdt.is_some_and(Value::is_object) {
+            container.record.rdt = Class::make(&request.spec, request.id, &rdt::mount_point()?)?;
+        }
         container.save_origin()?;
         container.save_spec(&request.spec)?;
         if let Some(plan) = &request.plan {
             container.save_plan(plan)?;
+        }
+        // After the spec was stored: a later process of the container has no part in it.
+        if let Some(manager) = &request.service_manager {
+            manager.offer(&container.dir, &mut request.spec)?;
         }
         build(&request, &rootfs, &mut container)
     });
@@ -108,38 +130,6 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container> {
             delete::discard(&container);
             Err(err)
         }
-    }
-}
-
-fn record(request: &CreateRequest<'_>, rootfs: &Path, group: Cgroup) -> Record {
-    let annotations = request.spec.get("annotations").and_then(Value::as_object);
-    let annotations = annotations
-        .into_iter()
-        .flatten()
-        .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())));
-    Record {
-        version: 1,
-        oci_version: spec::text(&request.spec, "/ociVersion")
-            .unwrap_or_default()
-            .to_owned(),
-        id: request.id.to_owned(),
-        bundle: request.bundle.to_path_buf(),
-        rootfs: rootfs.to_path_buf(),
-        pid: 0,
-        start_time: 0,
-        created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true),
-        owner: owner(request.who.euid),
-        annotations: annotations.collect(),
-        cgroup: group,
-        audit: request.audit.clone(),
-    }
-}
-
-fn owner(uid: u32) -> String {
-    if uid == 0 {
-        "root".to_owned()
-    } else {
-        uid.to_string()
     }
 }
 
@@ -244,11 +234,16 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
     };
     let mut view = view::create(&request.spec, here)?;
     let state = container.state_as(Status::Creating);
+    let output = Arc::new(match request.spec.get("hooks") {
+        Some(_) => HookOutput::open(&request.spec)?,
+        None => HookOutput::default(),
+    });
     let hookpoint = Hookpoint::new(
         &request.spec,
         &state,
         &request.hook_environment,
         request.no_pivot,
+        Arc::clone(&output),
     )?;
     if let Some(hookpoint) = &hookpoint {
         view.spec["hooks"] = hookpoint.library_hooks();
@@ -257,6 +252,9 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
     // Without a cgroup nothing else tells of a process whose pid was not written down any more.
     let leash = hidden.then(Leash::new).transpose()?;
     tail.leash = leash.as_ref().map(Leash::end).transpose()?;
+    if let Some(init) = &mut tail.init {
+        init.hook_output = output;
+    }
     let report = Arc::clone(&tail.report);
     let launched = launch(request, rootfs, container, view.spec, tail, leash.as_ref());
     let pid = launched.map_err(
@@ -268,6 +266,9 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
     drop(report);
     container.record.pid = pid;
     container.record.cgroup.hold(pid)?;
+    if let Some(class) = &container.record.rdt {
+        class.enter(pid)?;
+    }
     container.record.start_time =
         pidfd::start_time(pid).op(|| format!("read the start time of process {pid}"))?;
     container.save()?;
@@ -298,8 +299,15 @@ fn launch(
         }
         keyring::join(request, container)?;
         oom::set(&request.spec, request.who.rootless())?;
-        let _namespace = enter(request, &mut view)?;
-        let cgroup_path = cgroup_view(group, doors.as_ref(), &mut view)?;
+        let (entrance, _namespace) = enter(request, &mut view)?;
+        let owned = spec::namespace(&request.spec, "user") == Namespace::Inherited;
+        // Users of the container may not write to the host's cgroups, and need not.
+        let doors = doors.as_ref().filter(|_| entrance.is_none());
+        let hidden = !group.writable() || entrance.is_some();
+        let (cgroup_path, apart) = cgroup_view(group, doors, hidden, &view)?;
+        if owned && apart {
+            share_mounts(&mut view);
+        }
         process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;
         engine::create(Launch {
             id: request.id,
@@ -309,6 +317,7 @@ fn launch(
             rootfs: rootfs.to_path_buf(),
             cgroup_path,
             enter: Vec::new(),
+            entrance,
             socket: NOTIFY_SOCKET,
             preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
             no_pivot: request.no_pivot,
@@ -322,19 +331,25 @@ fn launch(
     Ok(pid)
 }
 
-/// Prepares what the library sees of cgroups; returns the path that it is to use.
-fn cgroup_view<'a>(group: &'a Cgroup, doors: Option<&Doors>, view: &mut Value) -> Result<&'a str> {
-    let path = if !group.writable() {
+/// Prepares what the library sees of cgroups; returns the path that it is to use, and whether a mount namespace was made
+/// for that.
+fn cgroup_view<'a>(
+    group: &'a Cgroup,
+    doors: Option<&Doors>,
+    hidden: bool,
+    view: &Value,
+) -> Result<(&'a str, bool)> {
+    if hidden {
         surroundings::hide_cgroups()?;
-        surroundings::HIDDEN_CGROUP
-    } else if let Some(doors) = doors.filter(|_| !surroundings::shows_cgroups(view)) {
-        surroundings::spare_the_move(doors)?;
-        group.path()
-    } else {
-        return Ok(group.path());
-    };
-    share_mounts(view);
-    Ok(path)
+        return Ok((surroundings::HIDDEN_CGROUP, true));
+    }
+    match doors.filter(|_| !surroundings::shows_cgroups(view)) {
+        Some(doors) => {
+            surroundings::spare_the_move(doors)?;
+            Ok((group.path(), true))
+        }
+        None => Ok((group.path(), false)),
+    }
 }
 
 /// A mount namespace that was made for the library's benefit becomes the container's: one copy of the mount table
@@ -343,8 +358,7 @@ fn cgroup_view<'a>(group: &'a Cgroup, doors: Option<&Doors>, view: &mut Value) -
 fn share_mounts(view: &mut Value) {
     let alone = view.pointer("/hooks/createRuntime").is_none()
         && view.pointer("/linux/netDevices").is_none();
-    let owned = spec::namespace(view, "user") == Namespace::Inherited;
-    if alone && owned && spec::namespace(view, "mount") == Namespace::New {
+    if alone && spec::namespace(view, "mount") == Namespace::New {
         set_namespace_path(view, "mount", "/proc/self/ns/mnt");
     }
 }
@@ -355,7 +369,10 @@ pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
 }
 
 /// Host-owned namespaces are entered by us, a mapped user namespace is made by us, the rest is the library's.
-fn enter(request: &CreateRequest<'_>, view: &mut Value) -> Result<Option<OwnedFd>> {
+fn enter(
+    request: &CreateRequest<'_>,
+    view: &mut Value,
+) -> Result<(Option<Entrance>, Option<OwnedFd>)> {
     let mut namespace = None;
     if spec::namespace(&request.spec, "user") != Namespace::Inherited {
         for (kind, flag) in [
@@ -371,20 +388,31 @@ fn enter(request: &CreateRequest<'_>, view: &mut Value) -> Result<Option<OwnedFd
                 remove_namespace(view, kind);
             }
         }
+        let new = spec::namespace(&request.spec, "user") == Namespace::New;
+        // Where a process of the runtime still has to do with the host, it cannot become a user of the container.
+        let alone = view.pointer("/hooks/createRuntime").is_none()
+            && view.pointer("/linux/netDevices").is_none()
+            && !surroundings::shows_cgroups(view);
+        if new
+            && alone
+            && request.who.euid == 0
+            && let Some(entrance) = usermap::create_without_root(&request.spec)?
+        {
+            remove_namespace(view, "user");
+            view["process"]["user"] = entrance.user();
+            return Ok((Some(entrance), None));
+        }
         let several = ["/linux/uidMappings", "/linux/gidMappings"]
             .iter()
             .any(|key| spec::list(&request.spec, key).len() > 1);
-        if spec::namespace(&request.spec, "user") == Namespace::New
-            && several
-            && request.who.euid == 0
-        {
+        if new && several && request.who.euid == 0 {
             let fd = usermap::create(&request.spec)?;
             let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
             set_namespace_path(view, "user", &path);
             namespace = Some(fd);
         }
     }
-    Ok(namespace)
+    Ok((None, namespace))
 }
 
 fn namespaces_mut(view: &mut Value) -> Option<&mut Vec<Value>> {
@@ -446,6 +474,7 @@ fn tail(
             read_only_root: spec::flag(full, "/root/readonly"),
             start_hooks: spec::list(full, "/hooks/startContainer").to_vec(),
             state: state_with(state, container),
+            hook_output: Arc::default(),
         }),
         console,
         program,

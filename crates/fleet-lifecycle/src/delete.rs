@@ -12,11 +12,14 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::annotations::HookOutput;
 use crate::cgroup;
+use crate::delegate;
 use crate::engine;
 use crate::error::{Context, Error, Result};
 use crate::hooks::{self, HookEnv};
 use crate::pidfd::PidFd;
+use crate::rdt::Class;
 use crate::record::{Container, NOTIFY_SOCKET, STATE_FILE, Status};
 use crate::root::StateRoot;
 use crate::spec;
@@ -40,6 +43,10 @@ pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<Option<Containe
         }
         Err(err) => return Err(err),
     };
+    if container.record.delegate.is_some() {
+        delegate::remove(&container, force)?;
+        return Ok(Some(container));
+    }
     let status = container.status()?;
     if !force && matches!(status, Status::Running | Status::Paused) {
         return Err(Error::WrongStatus {
@@ -56,6 +63,9 @@ pub fn delete(root: &StateRoot, id: &str, force: bool) -> Result<Option<Containe
         .cgroup
         .remove()
         .map_err(|err| killed.err().unwrap_or(err))?;
+    if let Some(class) = &container.record.rdt {
+        class.remove()?;
+    }
     poststop(&container);
     remove_dir(&container.dir)?;
     Ok(Some(container))
@@ -66,6 +76,7 @@ pub(crate) fn discard(container: &Container) {
     drop(end(container));
     reap_children();
     drop(container.record.cgroup.remove());
+    drop(container.record.rdt.as_ref().map(Class::remove));
     drop(remove_dir(&container.dir));
 }
 
@@ -136,8 +147,14 @@ fn release(socket: &Path) {
 fn poststop(container: &Container) {
     let Ok(spec) = container.spec() else { return };
     let state = container.state_as(Status::Stopped).to_string();
-    for hook in spec::list(&spec, "/hooks/poststop") {
-        let env = HookEnv::outside(&container.record.bundle);
+    let hooks = spec::list(&spec, "/hooks/poststop");
+    if hooks.is_empty() {
+        return;
+    }
+    // A file that has become unusable must not keep them from running.
+    let output = HookOutput::open(&spec).unwrap_or_default();
+    let env = HookEnv::outside(&container.record.bundle, output);
+    for hook in hooks {
         if let Err(err) = hooks::run("poststop", hook, state.as_bytes(), &env) {
             tracing::warn!("{err}");
         }

@@ -28,12 +28,13 @@ use serde_json::Value;
 use crate::error::{Context, Error, Result};
 use crate::sys::process::SharedText;
 use crate::tail::Tail;
+use crate::usermap::Entrance;
 
 pub use executor::TailExecutor;
 
 /// Everything the library needs to make one process.
 #[derive(Debug)]
-pub struct Launch<'a> {
+pub(crate) struct Launch<'a> {
     /// Container id.
     pub id: &'a str,
     /// Absolute bundle path.
@@ -46,8 +47,10 @@ pub struct Launch<'a> {
     pub rootfs: PathBuf,
     /// Absolute path of the cgroup below every hierarchy's root; the process is moved there.
     pub cgroup_path: &'a str,
-    /// Directories of cgroups that the process is moved to before it goes on ([`join`] only).
-    pub enter: Vec<PathBuf>,
+    /// Files that the process is written to before it goes on, and on whose behalf ([`join`] only).
+    pub enter: Vec<(PathBuf, &'static str)>,
+    /// A user namespace that is entered before the library begins.
+    pub entrance: Option<Entrance>,
     /// File name of the socket on which the process waits for the start signal.
     pub socket: &'a str,
     /// Number of descriptors from 3 up that the program keeps.
@@ -62,7 +65,7 @@ pub struct Launch<'a> {
 ///
 /// # Errors
 /// [`Error::Setup`] with the innermost cause that any of the processes involved reported.
-pub fn create(launch: Launch<'_>) -> Result<i32> {
+pub(crate) fn create(launch: Launch<'_>) -> Result<i32> {
     let spec = typed(&launch.view)?;
     // Only needed to hand hooks an OCI state; without hooks the library never looks at it.
     let container = Container::new(
@@ -88,7 +91,7 @@ pub fn create(launch: Launch<'_>) -> Result<i32> {
 ///
 /// # Errors
 /// [`Error::Setup`] with the innermost cause, also when the program itself could not be executed.
-pub fn join(launch: Launch<'_>) -> Result<i32> {
+pub(crate) fn join(launch: Launch<'_>) -> Result<i32> {
     let spec = typed(&launch.view)?;
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).op(|| "pipe")?;
     let mut reader = std::fs::File::from(reader);
@@ -123,17 +126,16 @@ pub fn join(launch: Launch<'_>) -> Result<i32> {
     Ok(pid)
 }
 
-fn move_to(cgroups: &[PathBuf], pid: i32) -> Result<()> {
-    for dir in cgroups {
-        let file = dir.join("cgroup.procs");
+fn move_to(groups: &[(PathBuf, &str)], pid: i32) -> Result<()> {
+    for (file, behalf) in groups {
         std::fs::OpenOptions::new()
             .write(true)
-            .open(&file)
+            .open(file)
             .and_then(|mut file| std::io::Write::write_all(&mut file, pid.to_string().as_bytes()))
             .map_err(|err| {
                 let cause = crate::error::errno_text(&err).to_lowercase();
                 Error::Setup(format!(
-                    "`--cgroup`: adding pid {pid} to {}: {cause}",
+                    "`{behalf}`: adding pid {pid} to {}: {cause}",
                     file.display()
                 ))
             })?;
@@ -238,11 +240,18 @@ fn drive(
         // libcontainer 0.7: writes it before the container is ready and not in one step.
         pid_file: None,
     };
-    let pid = container_main_process(&args).map_err(|err| {
-        // libcontainer 0.7: errors lose their cause between its processes; the shared page has the first report.
-        Error::Setup(launch.tail.report.load().unwrap_or_else(|| chain(&err)))
-    });
-    let pid = pid?.as_raw();
+    let make = || {
+        let pid = container_main_process(&args).map_err(|err| {
+            // libcontainer 0.7: errors lose their cause between its processes; the shared page has the first report.
+            Error::Setup(launch.tail.report.load().unwrap_or_else(|| chain(&err)))
+        });
+        pid.map(nix::unistd::Pid::as_raw)
+    };
+    let pid = match &launch.entrance {
+        // What is left to do here needs the rights of the host, so another process goes there.
+        Some(entrance) => crate::driver::run(None, || entrance.enter().and_then(|()| make()))?,
+        None => make()?,
+    };
     if let Some(agent) = &launch.tail.program.agent {
         agent.announce(pid);
     }

@@ -48,6 +48,21 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// The container is another runtime's, in the same state root.
+    #[error(
+        "container `{id}` in `{root}` was made by {maker}, not by this runtime; hint: use {maker}, or give this runtime a state root of its own"
+    )]
+    Foreign {
+        /// Container id.
+        id: String,
+        /// The state root.
+        root: String,
+        /// The runtime that made it.
+        maker: &'static str,
+    },
+    /// Another runtime failed for us, and has said so on our stderr.
+    #[error("{0}")]
+    Told(String),
     /// The container could not be set up; the text is the innermost cause.
     #[error("{0}")]
     Setup(String),

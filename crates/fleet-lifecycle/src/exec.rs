@@ -17,11 +17,13 @@ use serde_json::{Value, json};
 use crate::engine::{self, Launch, view};
 use crate::error::{Context, Error, Result};
 use crate::pidfd::PidFd;
+use crate::rdt::Class;
 use crate::record::{Container, Status};
 use crate::root::{Identity, StateRoot};
 use crate::surroundings;
 use crate::sys::process::{self, SharedText};
 use crate::tail::Tail;
+use crate::usermap::Entrance;
 use crate::{create, driver, oom, program_plan, spec};
 
 /// What `exec` is asked for.
@@ -66,7 +68,8 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
     check_status(container, request.ignore_paused)?;
     let full = container.spec()?;
     spec::check_process(&json!({"process": request.process}), "/process")?;
-    let open = namespaces(container.record.pid, &full)?;
+    let mut open = namespaces(container.record.pid, &full)?;
+    let entrance = entrance(container.record.pid, &mut open)?;
     // Opened by number: they are the container's only if its process is still there.
     if !container.alive()? {
         return Err(Error::NotRunning(container.record.id.clone()));
@@ -74,7 +77,10 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
     let entries = open.iter().map(
         |(kind, fd)| json!({"type": kind, "path": format!("/proc/self/fd/{}", fd.as_raw_fd())}),
     );
-    let view = view::join(&full, &request.process, entries.collect());
+    let mut view = view::join(&full, &request.process, entries.collect());
+    if let Some(entrance) = &entrance {
+        view["process"]["user"] = entrance.user();
+    }
     let tail = Tail {
         report: Arc::new(SharedText::new().op(|| "map a shared page")?),
         init: None,
@@ -93,7 +99,7 @@ pub fn exec(container: &Container, request: &ExecRequest<'_>) -> Result<i32> {
         leash: None,
         resolved: std::cell::RefCell::default(),
     };
-    let pid = launch(container, request, view, tail)?;
+    let pid = launch(container, request, view, tail, entrance)?;
     request
         .pid_file
         .as_deref()
@@ -107,21 +113,32 @@ fn launch(
     request: &ExecRequest<'_>,
     view: Value,
     mut tail: Tail,
+    entrance: Option<Entrance>,
 ) -> Result<i32> {
     let group = &container.record.cgroup;
-    let enter = group.below(&request.sub_cgroups)?;
+    let below = group.below(&request.sub_cgroups)?;
+    let below = below
+        .into_iter()
+        .map(|dir| (dir.join("cgroup.procs"), "--cgroup"));
+    let class = container.record.rdt.iter().flat_map(Class::doors);
+    let enter = below
+        .chain(class.map(|file| (file, "linux.intelRdt")))
+        .collect();
     let target = group.exec_target(container.record.pid);
     let doors = group.doors(&target)?;
     sweep(&container.dir);
     let socket = socket_name(std::process::id());
     let made = driver::run(doors.as_ref(), || {
         oom::set(&json!({"process": request.process}), request.who.rootless())?;
-        let cgroup_path = match &doors {
+        let cgroup_path = match doors.as_ref().filter(|_| entrance.is_none()) {
             None => surroundings::hide_cgroups().map(|()| surroundings::HIDDEN_CGROUP)?,
             Some(doors) => surroundings::spare_the_move(doors).map(|()| target.as_str())?,
         };
         let own = nix::unistd::getpid().as_raw();
-        tail.maker = Some(PidFd::open(own).op(|| "open the own process")?);
+        // Where another process of ours goes into the user namespace, that one is its parent, and ends right away.
+        if entrance.is_none() {
+            tail.maker = Some(PidFd::open(own).op(|| "open the own process")?);
+        }
         process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;
         engine::join(Launch {
             id: &container.record.id,
@@ -131,6 +148,7 @@ fn launch(
             rootfs: container.record.rootfs.clone(),
             cgroup_path,
             enter,
+            entrance,
             socket: &socket,
             preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),
             no_pivot: false,
@@ -183,6 +201,27 @@ fn check_status(container: &Container, ignore_paused: bool) -> Result<()> {
         ))),
         Status::Stopped | Status::Creating => Err(Error::NotRunning(container.record.id.clone())),
     }
+}
+
+/// Takes a user namespace without a root user or group out of those that the library joins.
+fn entrance(pid: i32, open: &mut Vec<(&'static str, File)>) -> Result<Option<Entrance>> {
+    let Some(at) = open.iter().position(|(kind, _)| *kind == "user") else {
+        return Ok(None);
+    };
+    let map = |file: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::read_to_string(&path).op(|| format!("read `{path}`"))
+    };
+    let (uids, gids) = (map("uid_map")?, map("gid_map")?);
+    let namespace = open[at]
+        .1
+        .try_clone()
+        .op(|| "duplicate a namespace descriptor")?;
+    let entrance = Entrance::needed(namespace, &uids, &gids);
+    if entrance.is_some() {
+        open.remove(at);
+    }
+    Ok(entrance)
 }
 
 /// Opens the namespaces of the container that are not our own.

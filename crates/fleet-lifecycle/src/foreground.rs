@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Result};
+use crate::notify::Proxy;
 use crate::pidfd::PidFd;
 use crate::sys::process::{adopt, set_window_size, window_size};
 
@@ -133,7 +134,12 @@ impl Signals {
 ///
 /// # Errors
 /// When it cannot be waited for.
-pub fn wait(pid: i32, mut signals: Signals, mut relay: Option<Relay>) -> Result<i32> {
+pub fn wait(
+    pid: i32,
+    mut signals: Signals,
+    mut relay: Option<Relay>,
+    mut proxy: Option<Proxy>,
+) -> Result<i32> {
     let process = PidFd::open(pid).op(|| format!("open process {pid}"))?;
     let mut stdin_open = relay.is_some();
     let mut master_open = relay.is_some();
@@ -142,11 +148,15 @@ pub fn wait(pid: i32, mut signals: Signals, mut relay: Option<Relay>) -> Result<
             &process,
             &signals.0,
             relay.as_ref(),
+            proxy.as_ref(),
             stdin_open,
             master_open,
         )?;
         if ready.signals {
             forward(&process, &mut signals.0, relay.as_ref());
+        }
+        if ready.proxy {
+            proxy = tell(proxy);
         }
         if let Some(relay) = &mut relay {
             if ready.stdin {
@@ -172,8 +182,23 @@ pub fn wait(pid: i32, mut signals: Signals, mut relay: Option<Relay>) -> Result<
     }
 }
 
+/// A service manager that cannot be told finds out by itself; the container runs on. Once it was told there is nothing
+/// more to pass on.
+fn tell(proxy: Option<Proxy>) -> Option<Proxy> {
+    let proxy = proxy?;
+    if !proxy.ready() {
+        return Some(proxy);
+    }
+    let main = i32::try_from(std::process::id()).unwrap_or_default();
+    if let Err(err) = proxy.pass_on(main) {
+        tracing::warn!("{err}");
+    }
+    None
+}
+
 struct Ready {
     process: bool,
+    proxy: bool,
     signals: bool,
     stdin: bool,
     master: bool,
@@ -183,6 +208,7 @@ fn poll_once(
     process: &PidFd,
     signals: &SignalFd,
     relay: Option<&Relay>,
+    proxy: Option<&Proxy>,
     stdin: bool,
     master: bool,
 ) -> Result<Ready> {
@@ -201,6 +227,11 @@ fn poll_once(
         master_at = Some(fds.len());
         fds.push(PollFd::new(relay.master.as_fd(), PollFlags::POLLIN));
     }
+    let mut proxy_at = None;
+    if let Some(proxy) = proxy {
+        proxy_at = Some(fds.len());
+        fds.push(PollFd::new(proxy.as_fd(), PollFlags::POLLIN));
+    }
     loop {
         match poll(&mut fds, PollTimeout::NONE) {
             Err(nix::errno::Errno::EINTR) => {}
@@ -210,6 +241,7 @@ fn poll_once(
     let any = |at: usize| fds[at].any().unwrap_or(false);
     Ok(Ready {
         process: any(0),
+        proxy: proxy_at.is_some_and(any),
         signals: any(1),
         stdin: stdin_at.is_some_and(any),
         master: master_at.is_some_and(any),

@@ -7,11 +7,13 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use serde_json::{Value, json};
 
+use crate::annotations::HookOutput;
 use crate::error::{Context, Error, Result};
 use crate::{hooks, host_root, spec};
 
@@ -26,6 +28,8 @@ const STAGES: [&str; 2] = ["createRuntime", "createContainer"];
 pub struct Hookpoint {
     plan: OwnedFd,
     report: OwnedFd,
+    /// Kept open for the hooks.
+    _output: Arc<HookOutput>,
     stages: Vec<&'static str>,
 }
 
@@ -40,6 +44,7 @@ impl Hookpoint {
         state: &Value,
         environment: &[String],
         no_pivot: bool,
+        output: Arc<HookOutput>,
     ) -> Result<Option<Self>> {
         let runtime: Vec<Value> = ["prestart", "createRuntime"]
             .iter()
@@ -59,7 +64,8 @@ impl Hookpoint {
         if stages.is_empty() {
             return Ok(None);
         }
-        let plan = json!({"createRuntime": runtime, "createContainer": container, "state": state, "environment": environment, "noPivot": no_pivot});
+        let plan = json!({"createRuntime": runtime, "createContainer": container, "state": state, "environment": environment, "noPivot": no_pivot,
+            "stdout": output.stdout.as_ref().map(passed_on).transpose()?, "stderr": output.stderr.as_ref().map(passed_on).transpose()?});
         let file = inherited(c"fleet-hooks")?;
         let mut writer = File::from(file);
         writer
@@ -68,6 +74,7 @@ impl Hookpoint {
         Ok(Some(Self {
             plan: writer.into(),
             report: inherited(c"fleet-report")?,
+            _output: output,
             stages,
         }))
     }
@@ -95,6 +102,13 @@ impl Hookpoint {
         file.read_to_string(&mut text).ok()?;
         (!text.is_empty()).then_some(text)
     }
+}
+
+/// The descriptor's number, which the hook will find it under.
+fn passed_on(file: &File) -> Result<RawFd> {
+    let fd = file.as_raw_fd();
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).op(|| format!("descriptor {fd}"))?;
+    Ok(fd)
 }
 
 fn inherited(name: &std::ffi::CStr) -> Result<OwnedFd> {
@@ -136,6 +150,10 @@ fn run_stage(stage: &str, mut plan: File) -> Result<()> {
     let env = hooks::HookEnv {
         cwd: spec::text(&plan, place).map(std::path::PathBuf::from),
         environment: spec::strings(&plan, "/environment"),
+        output: Arc::new(HookOutput {
+            stdout: taken(&plan, "stdout")?,
+            stderr: taken(&plan, "stderr")?,
+        }),
         ..hooks::HookEnv::default()
     };
     for hook in spec::list(&plan, &format!("/{stage}")) {
@@ -163,6 +181,11 @@ fn init_pid(stage: &str) -> Result<i64> {
         .find_map(|line| line.strip_prefix("PPid:"))
         .and_then(|pid| pid.trim().parse().ok());
     Ok(parent.unwrap_or(0))
+}
+
+fn taken(plan: &Value, key: &str) -> Result<Option<File>> {
+    let fd = plan[key].as_i64().and_then(|fd| RawFd::try_from(fd).ok());
+    fd.map(adopt).transpose()
 }
 
 /// Takes over an inherited descriptor and keeps it from the hooks.

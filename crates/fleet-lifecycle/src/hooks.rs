@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -21,6 +21,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, pipe2};
 use serde_json::Value;
 
+use crate::annotations::HookOutput;
 use crate::pidfd::PidFd;
 use crate::spec;
 
@@ -42,6 +43,8 @@ pub struct HookEnv {
     pub default_timeout: Duration,
     /// `NAME=VALUE` for hooks without `env`.
     pub environment: Vec<String>,
+    /// Files for what they print.
+    pub output: Arc<HookOutput>,
 }
 
 impl Default for HookEnv {
@@ -50,6 +53,7 @@ impl Default for HookEnv {
             cwd: None,
             default_timeout: Duration::from_secs(120),
             environment: Vec::new(),
+            output: Arc::default(),
         }
     }
 }
@@ -57,8 +61,9 @@ impl Default for HookEnv {
 impl HookEnv {
     /// For a hook that runs outside the container: in the bundle, with the runtime's own environment.
     #[must_use]
-    pub fn outside(bundle: &Path) -> Self {
+    pub fn outside(bundle: &Path, output: HookOutput) -> Self {
         Self {
+            output: Arc::new(output),
             cwd: Some(bundle.to_path_buf()),
             environment: own_environment(),
             ..Self::default()
@@ -195,9 +200,13 @@ fn command(hook: &Value, path: &str, env: &HookEnv) -> Command {
     command
         .current_dir(cwd.unwrap_or_else(|| Path::new("/")))
         .process_group(0)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+        .stdout(to(env.output.stdout.as_ref()).unwrap_or_else(Stdio::null))
+        .stderr(to(env.output.stderr.as_ref()).unwrap_or_else(Stdio::piped));
     command
+}
+
+fn to(file: Option<&File>) -> Option<Stdio> {
+    file?.try_clone().ok().map(Stdio::from)
 }
 
 /// The state, ready to be read before the hook exists: a hook that never reads cannot hold us up, and one that ends

@@ -1,5 +1,6 @@
 //! `kill`: a signal to the first process, or to every process of the container.
 
+use crate::delegate;
 use crate::error::{Context, Error, Result};
 use crate::pidfd::PidFd;
 use crate::record::{Container, Status};
@@ -9,6 +10,9 @@ use crate::record::{Container, Status};
 /// # Errors
 /// [`Error::NotRunning`] when there is nothing to signal.
 pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
+    if container.record.delegate.is_some() {
+        return delegate::kill(container, signal, all);
+    }
     if all && container.record.cgroup.writable() {
         return Ok(container.record.cgroup.kill_all(signal)?);
     }

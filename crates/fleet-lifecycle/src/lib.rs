@@ -2,11 +2,13 @@
 //!
 //! One module per verb, one per gap of the library. Nothing here knows what a GPU is.
 
+pub mod annotations;
 pub mod capabilities;
 pub mod cgroup;
 pub mod console_socket;
 pub mod copyup;
 pub mod create;
+pub mod delegate;
 pub mod delete;
 mod driver;
 pub mod engine;
@@ -24,6 +26,7 @@ pub mod kill;
 pub mod labels;
 mod leash;
 mod mount_options;
+pub mod notify;
 mod oom;
 pub mod panics;
 pub mod pause;
@@ -32,9 +35,11 @@ pub mod pidfd_socket;
 pub mod preserve;
 pub mod program;
 mod program_plan;
+pub mod rdt;
 pub mod record;
 pub mod rlimits;
 pub mod root;
+pub mod scheduler;
 pub mod seccomp;
 pub mod selfexe;
 pub mod signal;

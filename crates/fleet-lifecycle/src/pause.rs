@@ -1,5 +1,6 @@
 //! `pause` and `resume`: the cgroup's freezer.
 
+use crate::delegate;
 use crate::error::{Error, Result};
 use crate::record::{Container, Status};
 
@@ -8,6 +9,9 @@ use crate::record::{Container, Status};
 /// # Errors
 /// [`Error::WrongStatus`] in any other state, or without a cgroup of its own.
 pub fn pause(container: &Container) -> Result<()> {
+    if container.record.delegate.is_some() {
+        return delegate::simply("pause", container);
+    }
     match container.status()? {
         Status::Running | Status::Created => {}
         other => return Err(wrong("pause", container, other.as_str(), "")),
@@ -21,6 +25,9 @@ pub fn pause(container: &Container) -> Result<()> {
 /// # Errors
 /// [`Error::WrongStatus`] unless it is paused.
 pub fn resume(container: &Container) -> Result<()> {
+    if container.record.delegate.is_some() {
+        return delegate::simply("resume", container);
+    }
     own_cgroup("resume", container)?;
     let frozen = container.alive()? && container.record.cgroup.is_frozen().unwrap_or(false);
     if !frozen {

@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use crate::capabilities::Sets;
 use crate::error::{Error, Result};
+use crate::scheduler::Scheduler;
 use crate::seccomp::Receiver;
 use crate::tail::Program;
-use crate::{seccomp, spec};
+use crate::{annotations, seccomp, spec};
 
 /// Reads `process`; `state` is what an agent of the seccomp profile is told. The profile is the container's, for its first and every later process.
 ///
@@ -22,7 +23,12 @@ pub(crate) fn from_spec(
 ) -> Result<Program> {
     let sets = Sets::from_spec(process.get("capabilities").filter(|c| !c.is_null()));
     let filter = match full.pointer("/linux/seccomp").filter(|s| s.is_object()) {
-        Some(profile) => seccomp::load(profile, cache)?,
+        Some(profile) => {
+            if annotations::fails_on_unknown_calls(full) {
+                seccomp::check_names(profile)?;
+            }
+            seccomp::load(profile, cache)?
+        }
         None => None,
     };
     Ok(Program {
@@ -34,6 +40,7 @@ pub(crate) fn from_spec(
         groups: groups(full, process)?,
         umask: spec::number(process, "/user/umask"),
         keep_affinity: process.get("execCPUAffinity").is_some_and(|a| !a.is_null()),
+        scheduler: Scheduler::from_process(process)?,
         rlimits: spec::list(process, "/rlimits").to_vec(),
         capabilities: sets.map_err(|err| Error::Invalid(err.to_string()))?,
         no_new_privileges: spec::flag(process, "/noNewPrivileges"),
@@ -49,8 +56,7 @@ pub(crate) fn from_spec(
 }
 
 fn groups(full: &Value, process: &Value) -> Result<Option<Vec<u32>>> {
-    // Podman's `--group-add keep-groups` (documented as crun's).
-    if spec::annotation(full, "run.oci.keep_original_groups") == Some("1") {
+    if annotations::keeps_groups(full) {
         return Ok(None);
     }
     spec::list(process, "/user/additionalGids")

@@ -16,9 +16,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cgroup::Cgroup;
+use crate::delegate::Delegate;
 use crate::error::{Context, Error, Result};
 use crate::pidfd;
+use crate::rdt::Class;
 use crate::root::StateRoot;
+use crate::spec;
 
 /// File name of the record.
 pub(crate) const STATE_FILE: &str = "state.json";
@@ -65,6 +68,80 @@ pub struct Record {
     /// Kept for the caller, who writes down what becomes of the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Value>,
+    /// Where its processes have their shares of cache and memory bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<Class>,
+    /// The other runtime that made it and runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegate: Option<Delegate>,
+}
+
+impl Record {
+    /// Of a container that is about to be made.
+    pub(crate) fn new(
+        id: &str,
+        bundle: &Path,
+        rootfs: &Path,
+        spec: &Value,
+        euid: u32,
+        cgroup: Cgroup,
+        audit: Option<Value>,
+    ) -> Self {
+        let annotations = spec.get("annotations").and_then(Value::as_object);
+        let annotations = annotations
+            .into_iter()
+            .flatten()
+            .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())));
+        Self {
+            version: 1,
+            oci_version: spec::text(spec, "/ociVersion")
+                .unwrap_or_default()
+                .to_owned(),
+            id: id.to_owned(),
+            bundle: bundle.to_path_buf(),
+            rootfs: rootfs.to_path_buf(),
+            pid: 0,
+            start_time: 0,
+            created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true),
+            owner: match euid {
+                0 => "root".to_owned(),
+                uid => uid.to_string(),
+            },
+            annotations: annotations.collect(),
+            cgroup,
+            audit,
+            rdt: None,
+            delegate: None,
+        }
+    }
+}
+
+/// Who has made a directory without a record of ours: an engine may give several runtimes one state root.
+fn maker_of(dir: &Path) -> Option<&'static str> {
+    let has = |name: &str| dir.join(name).exists();
+    match has("status") && has(SPEC_FILE) {
+        true => Some("crun"),
+        false => None,
+    }
+}
+
+/// Who has written a `state.json` that is no record of ours, by its own fields.
+fn writer_of(path: &Path) -> Option<&'static str> {
+    let state: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let has = |key: &str| state.get(key).is_some();
+    match (has("init_process_pid"), has("useSystemd")) {
+        (true, _) => Some("runc"),
+        (_, true) => Some("youki"),
+        _ => None,
+    }
+}
+
+fn foreign(root: &StateRoot, id: &str, maker: &'static str) -> Error {
+    Error::Foreign {
+        id: id.to_owned(),
+        root: root.path().display().to_string(),
+        maker,
+    }
 }
 
 /// `runtime-spec runtime.md#state`, plus `paused`, which every engine expects.
@@ -114,14 +191,19 @@ impl Container {
     pub fn load(root: &StateRoot, id: &str) -> Result<Self> {
         let dir = root.container(id)?;
         for file in [STATE_FILE, ORIGIN_FILE] {
-            if let Some(record) = read(&dir.join(file), id)? {
+            let path = dir.join(file);
+            let read = read(&path, id).map_err(|err| match writer_of(&path) {
+                Some(maker) => foreign(root, id, maker),
+                None => err,
+            });
+            if let Some(record) = read? {
                 return Ok(Self { dir, record });
             }
         }
-        Err(if dir.is_dir() {
-            Error::Unfinished(id.to_owned())
-        } else {
-            Error::Unknown(id.to_owned())
+        Err(match maker_of(&dir) {
+            Some(maker) => foreign(root, id, maker),
+            None if dir.is_dir() => Error::Unfinished(id.to_owned()),
+            None => Error::Unknown(id.to_owned()),
         })
     }
 

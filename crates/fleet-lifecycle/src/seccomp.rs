@@ -43,6 +43,14 @@ pub enum SeccompError {
     },
 }
 
+/// Refuses a profile with a system call that is not known here; [`load`] passes over it.
+///
+/// # Errors
+/// The first such name.
+pub fn check_names(profile: &Value) -> Result<(), SeccompError> {
+    compile::check_names(profile)
+}
+
 /// The filter of `linux.seccomp`, from the cache below `directory` when it is there. `None` when it would allow all.
 ///
 /// # Errors

@@ -142,6 +142,7 @@ pub fn check(spec: &Value) -> Result<()> {
     check_process(spec, "/process")?;
     check_namespaces(spec)?;
     check_mounts(spec)?;
+    crate::annotations::check(spec)?;
     check_unsupported(spec)
 }
 
@@ -232,6 +233,7 @@ pub fn check_process(spec: &Value, at: &str) -> Result<()> {
         }
         None => return Err(Error::Invalid("`process.cwd` is missing".to_owned())),
     }
+    crate::scheduler::Scheduler::from_process(process)?;
     for name in ["user/uid", "user/gid", "user/umask"] {
         let value = spec.pointer(&field(name));
         if value.is_some_and(|v| !v.is_null()) && number(spec, &field(name)).is_none() {
@@ -271,11 +273,19 @@ fn check_namespaces(spec: &Value) -> Result<()> {
                 .to_owned(),
         ));
     }
-    let own_uts = namespace(spec, "uts") != Namespace::Inherited;
-    if text(spec, "/hostname").is_some_and(|name| !name.is_empty()) && !own_uts {
-        return Err(Error::Invalid(
-            "`hostname` needs a `uts` namespace".to_owned(),
-        ));
+    for (pointer, kind) in [
+        ("/hostname", "uts"),
+        ("/domainname", "uts"),
+        ("/linux/timeOffsets", "time"),
+        ("/linux/netDevices", "network"),
+    ] {
+        let said = spec.pointer(pointer).is_some_and(says_something);
+        if said && namespace(spec, kind) == Namespace::Inherited {
+            return Err(Error::Invalid(format!(
+                "`{}` needs a `{kind}` namespace",
+                pointer[1..].replace('/', ".")
+            )));
+        }
     }
     if namespace(spec, "user") == Namespace::New
         && (list(spec, "/linux/uidMappings").is_empty()
@@ -286,6 +296,16 @@ fn check_namespaces(spec: &Value) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Neither absent nor empty.
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    }
 }
 
 fn check_mounts(spec: &Value) -> Result<()> {
@@ -319,8 +339,13 @@ fn check_mounts(spec: &Value) -> Result<()> {
 
 /// What is not supported is refused by name, never dropped in silence.
 fn check_unsupported(spec: &Value) -> Result<()> {
+    if !list(spec, "/linux/personality/flags").is_empty() {
+        return Err(Error::Invalid(
+            "`linux.personality.flags` is not empty, but the specification defines no flags"
+                .to_owned(),
+        ));
+    }
     for (pointer, what) in [
-        ("/linux/intelRdt", "linux.intelRdt"),
         ("/vm", "vm"),
         ("/solaris", "solaris"),
         ("/windows", "windows"),

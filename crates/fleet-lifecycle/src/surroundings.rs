@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
@@ -70,8 +71,10 @@ fn stand_in(dir: &str) -> Result<()> {
             ("cpuset.cpus", "0"),
             ("cpuset.mems", "0"),
         ] {
-            fs::write(format!("{place}/{file}"), content)
-                .op(|| format!("make `{place}/{file}`"))?;
+            let path = format!("{place}/{file}");
+            fs::write(&path, content)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o666)))
+                .op(|| format!("make `{path}`"))?;
         }
     }
     Ok(())

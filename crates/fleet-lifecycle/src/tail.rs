@@ -22,9 +22,11 @@ use std::time::Duration;
 use fleet_rootfs::RootfsEdit;
 use serde_json::Value;
 
+use crate::annotations::HookOutput;
 use crate::capabilities::{self, Sets};
 use crate::error::{Context, Error, Result, errno_text};
 use crate::pidfd::PidFd;
+use crate::scheduler::Scheduler;
 use crate::seccomp::{self, Filter, Receiver};
 use crate::sys::process::{self, SharedText};
 use crate::{hooks, labels, program, rlimits, signal};
@@ -53,6 +55,8 @@ pub struct Init {
     pub start_hooks: Vec<Value>,
     /// OCI state for these hooks.
     pub state: Vec<u8>,
+    /// Files for what they print.
+    pub hook_output: Arc<HookOutput>,
 }
 
 /// The program and who it runs as.
@@ -74,6 +78,8 @@ pub struct Program {
     pub umask: Option<u32>,
     /// `process.execCPUAffinity` is set: the library has seen to it.
     pub keep_affinity: bool,
+    /// `process.scheduler`.
+    pub scheduler: Option<Scheduler>,
     /// `process.rlimits`.
     pub rlimits: Vec<Value>,
     /// Capability sets.
@@ -144,6 +150,10 @@ impl Tail {
                 read_only("/")?;
             }
         }
+        program
+            .scheduler
+            .as_ref()
+            .map_or(Ok(()), Scheduler::apply)?;
         rlimits::apply(&program.rlimits).map_err(|err| Error::Setup(err.to_string()))?;
         let entered = workdir::enter(&program.cwd);
         capabilities::drop_bounding(&program.capabilities)
@@ -165,9 +175,11 @@ impl Tail {
     }
 
     fn die_with_maker(&self) -> Result<()> {
+        let Some(maker) = &self.maker else {
+            return Ok(());
+        };
         process::die_with_parent(true).op(|| "ask to die with the runtime")?;
-        let gone = |maker: &PidFd| maker.wait_exit(Some(Duration::ZERO));
-        let gone = self.maker.as_ref().map_or(Ok(false), gone);
+        let gone = maker.wait_exit(Some(Duration::ZERO));
         match gone.op(|| "look for the runtime")? {
             true => process::leave(1),
             false => Ok(()),
@@ -219,13 +231,12 @@ impl Tail {
         }
         // As runc, under the filter: they are the last that runs before the program.
         if let Some(init) = &self.init {
+            let env = hooks::HookEnv {
+                output: Arc::clone(&init.hook_output),
+                ..hooks::HookEnv::default()
+            };
             for hook in &init.start_hooks {
-                hooks::run(
-                    "startContainer",
-                    hook,
-                    &init.state,
-                    &hooks::HookEnv::default(),
-                )?;
+                hooks::run("startContainer", hook, &init.state, &env)?;
             }
         }
         let env = home::complete(&program.env, program.uid);

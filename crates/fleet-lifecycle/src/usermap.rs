@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, pipe2};
+use nix::unistd::{ForkResult, Gid, Uid, pipe2, setresgid, setresuid};
 use serde_json::Value;
 
 use crate::error::{Context, Error, Result};
@@ -29,6 +29,70 @@ pub(crate) fn create(full: &Value) -> Result<OwnedFd> {
         )
     };
     with_maps(&map("uidMappings")?, &map("gidMappings")?)
+}
+
+/// A user namespace without a root user or group, and the ids to be there.
+///
+/// libcontainer 0.7: becomes user 0 and group 0 of every user namespace that its spec names (L10). This one it is not
+/// told of: whoever drives it enters beforehand.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    namespace: OwnedFd,
+    uid: u32,
+    gid: u32,
+}
+
+impl Entrance {
+    /// For a namespace and its maps, in the form of `/proc/PID/uid_map`; `None` where 0 is in both.
+    pub(crate) fn needed(namespace: impl Into<OwnedFd>, uids: &str, gids: &str) -> Option<Self> {
+        let (uid, gid) = (lowest(uids)?, lowest(gids)?);
+        (uid != 0 || gid != 0).then(|| Self {
+            namespace: namespace.into(),
+            uid,
+            gid,
+        })
+    }
+
+    /// The ids that the library is to be.
+    pub(crate) fn user(&self) -> Value {
+        serde_json::json!({"uid": self.uid, "gid": self.gid})
+    }
+
+    /// Goes there for good.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub(crate) fn enter(&self) -> Result<()> {
+        setns(&self.namespace, CloneFlags::CLONE_NEWUSER).op(|| "join the user namespace")?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        setresgid(gid, gid, gid).op(|| format!("become group {gid} of the user namespace"))?;
+        setresuid(uid, uid, uid).op(|| format!("become user {uid} of the user namespace"))?;
+        // The change of user has taken that wish back (`man 2 PR_SET_PDEATHSIG`).
+        process::die_with_parent(true).op(|| "ask to die with the runtime")
+    }
+}
+
+fn lowest(map: &str) -> Option<u32> {
+    let first = |line: &str| line.split_whitespace().next()?.parse().ok();
+    map.lines().filter_map(first).min()
+}
+
+/// Makes a namespace with the mappings of `linux` that has no user or no group 0; `None` where both are there.
+///
+/// # Errors
+/// The step that failed.
+pub(crate) fn create_without_root(full: &Value) -> Result<Option<Entrance>> {
+    let map = |key: &str| {
+        lines(
+            spec::list(full, &format!("/linux/{key}")),
+            &format!("linux.{key}"),
+        )
+    };
+    let (uids, gids) = (map("uidMappings")?, map("gidMappings")?);
+    if lowest(&uids) == Some(0) && lowest(&gids) == Some(0) {
+        return Ok(None);
+    }
+    Ok(Entrance::needed(with_maps(&uids, &gids)?, &uids, &gids))
 }
 
 /// Makes a namespace with maps in the form of `/proc/PID/uid_map`.

@@ -2,31 +2,76 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use fleet_host::RUNTIME_DIRECTORIES;
 use fleet_inject::{Explanation, Plan};
 use serde_json::Value;
 
 use crate::cli::{Cli, Explain};
+use crate::files::Files;
 use crate::gpus::Record;
 use crate::{CtlError, Verdict, write_json};
 
 pub(crate) fn explain(cli: &Cli, args: &Explain, out: &mut dyn Write) -> Result<Verdict, CtlError> {
     if let Some(record) = container(cli, &args.bundle)? {
-        match (args.json, &record.plan) {
-            (true, Some(plan)) => write_json(out, plan)?,
-            (true, None) => write_json(out, &NOTHING.json())?,
-            (false, _) => write!(out, "{}", crate::gpus::plan(&record))?,
+        let plan = record.plan.clone().unwrap_or_else(|| NOTHING.json());
+        match args.json {
+            true => write_json(out, &with_runtime(plan, record.runtime.as_deref()))?,
+            false => {
+                tell_runtime(out, record.runtime.as_deref())?;
+                write!(out, "{}", crate::gpus::plan(&record))?;
+            }
         }
         return Ok(Verdict::Fine);
     }
     let spec = load(&args.bundle)?;
+    let names = fleet_host::runtimes(&cli.env(), &cli.live())?;
+    let runtime = (!names.is_empty())
+        .then(|| other_runtime(&cli.files(), &names).unwrap_or_else(|| names.join(" or ")));
     let prepared = fleet_host::prepare(&spec, &cli.env(), &cli.live())?;
     match args.json {
-        true => write_json(out, &prepared.explanation().json())?,
-        false => write!(out, "{}", prepared.explanation().text())?,
+        true => write_json(
+            out,
+            &with_runtime(prepared.explanation().json(), runtime.as_deref()),
+        )?,
+        false => {
+            tell_runtime(out, runtime.as_deref())?;
+            write!(out, "{}", prepared.explanation().text())?;
+        }
     }
     Ok(Verdict::Fine)
+}
+
+/// The program that containers are given to: the first of `names` that is installed.
+pub(crate) fn other_runtime(files: &Files, names: &[String]) -> Option<String> {
+    let places = |name: &String| -> Vec<PathBuf> {
+        match name.starts_with('/') {
+            true => vec![PathBuf::from(name)],
+            false => RUNTIME_DIRECTORIES
+                .iter()
+                .map(|dir| Path::new(dir).join(name))
+                .collect(),
+        }
+    };
+    let mut all = names.iter().flat_map(places);
+    all.find(|path| files.is_program(path))
+        .map(|path| path.display().to_string())
+}
+
+/// Another runtime is worth a word; this one is not.
+fn tell_runtime(out: &mut dyn Write, runtime: Option<&str>) -> io::Result<()> {
+    match runtime {
+        Some(program) => writeln!(out, "run by {program}"),
+        None => Ok(()),
+    }
+}
+
+fn with_runtime(mut plan: Value, runtime: Option<&str>) -> Value {
+    if let Some(program) = runtime {
+        plan["runtime"] = Value::from(program);
+    }
+    plan
 }
 
 /// The plan of a container that nothing was injected into.

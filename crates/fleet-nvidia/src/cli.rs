@@ -331,6 +331,18 @@ pub(crate) struct Update {
     /// Memory and swap limit, bytes; -1 for none
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     pub(crate) memory_swap: Option<String>,
+    /// Accepted for compatibility: kernels no longer limit their own memory apart
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, hide = true)]
+    pub(crate) kernel_memory: Option<String>,
+    /// Accepted for compatibility
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, hide = true)]
+    pub(crate) kernel_memory_tcp: Option<String>,
+    /// Shares of the L3 cache, such as L3:0=f;1=f0
+    #[arg(long, value_name = "SCHEMA")]
+    pub(crate) l3_cache_schema: Option<String>,
+    /// Shares of memory bandwidth, such as MB:0=20;1=70
+    #[arg(long, value_name = "SCHEMA")]
+    pub(crate) mem_bw_schema: Option<String>,
     /// Process limit; -1 for none
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(crate) pids_limit: Option<i64>,

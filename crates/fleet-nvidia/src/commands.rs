@@ -3,6 +3,7 @@
 mod audit;
 mod checkpoint;
 mod create;
+mod delegated;
 mod delete;
 mod events;
 mod exec;
@@ -22,6 +23,7 @@ mod version;
 
 use std::process::ExitCode;
 
+use fleet_lifecycle::notify::ServiceManager;
 use fleet_lifecycle::panics;
 use fleet_lifecycle::pause;
 use fleet_lifecycle::record::Container;
@@ -38,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) who: Identity,
     pub(crate) root: StateRoot,
     pub(crate) log: Log,
+    /// `NOTIFY_SOCKET`, read before the environment is cleared.
+    notify_socket: Option<String>,
 }
 
 impl Context {
@@ -47,10 +51,16 @@ impl Context {
         let root = StateRoot::new(global.root.as_deref(), &who, xdg.as_deref());
         Self {
             log: Log::new(&global),
+            notify_socket: std::env::var("NOTIFY_SOCKET").ok(),
             who,
             root,
             global,
         }
+    }
+
+    /// Who waits to be told that the container is ready.
+    pub(crate) fn service_manager(&self) -> Result<Option<ServiceManager>, Error> {
+        ServiceManager::named(self.notify_socket.as_deref())
     }
 
     pub(crate) fn container(&self, id: &str) -> Result<Container, Error> {
@@ -87,9 +97,12 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Ok(Done::Text(text)) => output::print(&text),
         Ok(Done::Code(code)) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
         Err(err) => {
-            context
-                .log
-                .fatal(&fleet_lifecycle::error::advised(err.to_string()));
+            match &err {
+                Error::Told(text) => context.log.note_down(text),
+                _ => context
+                    .log
+                    .fatal(&fleet_lifecycle::error::advised(err.to_string())),
+            }
             // As runc: 255 tells a failed exec from a command that returned 1.
             ExitCode::from(if exec { 255 } else { 1 })
         }

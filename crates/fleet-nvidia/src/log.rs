@@ -64,6 +64,13 @@ impl Log {
         let _ = writeln!(std::io::stderr().lock(), "fleet-nvidia: {message}");
     }
 
+    /// The final error, where stderr has it already.
+    pub(crate) fn note_down(&self, message: &str) {
+        if self.file.is_some() {
+            self.append("error", &sanitise(message));
+        }
+    }
+
     /// For verbs whose stderr is nobody else's.
     pub(crate) fn say(&self, message: &str) {
         let message = sanitise(message);

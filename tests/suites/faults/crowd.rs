@@ -23,6 +23,7 @@ fn beside(first: &Bundle) -> Bundle {
         id,
         spec,
         runtime: Runtime {
+            config: None,
             binary: first.runtime.binary.clone(),
             root: first.runtime.root.join("crowd"),
         },

@@ -68,6 +68,7 @@ impl<'a> Reader<'a> {
             "rebuild-stale-specs" => policy.heal = self.flag(entry)?,
             "create-device-nodes" => policy.create_nodes = self.flag(entry)?,
             "ignore-imex-channel-requests" => policy.ignore_imex = self.flag(entry)?,
+            "runtimes" => policy.runtimes = self.runtimes(entry)?,
             "sources" => self.section(policy, entry, Self::sources)?,
             "allow" => self.section(policy, entry, Self::allow)?,
             "rule" => policy.rules = self.rules(entry)?,
@@ -229,6 +230,23 @@ impl<'a> Reader<'a> {
                     "has {name:?}, which does not start with \"{}\"",
                     crate::image::SWARM_PREFIX
                 );
+                Err(self.value(entry, problem))
+            }
+            None => Ok(list),
+        }
+    }
+
+    /// A name is looked for in fixed directories, so a relative path would lead out of them.
+    fn runtimes(&self, entry: &Entry<'_>) -> Result<Vec<String>, PolicyError> {
+        let list = self.strings(entry)?;
+        let usable = |name: &&String| match name.strip_prefix('/') {
+            Some(rest) => !rest.is_empty() && !name.contains('\0'),
+            None => !name.is_empty() && !name.contains(['/', '\0']) && !name.starts_with('.'),
+        };
+        match list.iter().find(|name| !usable(name)) {
+            Some(name) => {
+                let problem =
+                    format!("has {name:?}, which is neither a program's name nor an absolute path");
                 Err(self.value(entry, problem))
             }
             None => Ok(list),
@@ -406,6 +424,7 @@ default-kind = "amd.com/gpu"
 annotation-prefixes = ["gpu.example/"]
 spec-dirs = ["/opt/cdi"]
 swarm-resource = ["DOCKER_RESOURCE_GPU"]
+runtimes = ["crun", "/opt/bin/runc"]
 driver-capabilities = ["utility", "compute"]
 supported-driver-capabilities = ["compute", "utility", "video"]
 ignore-driver-capabilities = true
@@ -449,6 +468,7 @@ journald = true
         assert_eq!(policy.annotation_prefixes, ["gpu.example/"]);
         assert_eq!(policy.spec_dirs, Some(vec![PathBuf::from("/opt/cdi")]));
         assert_eq!(policy.swarm_resource, ["DOCKER_RESOURCE_GPU"]);
+        assert_eq!(policy.runtimes, ["crun", "/opt/bin/runc"]);
         let parts = policy.capabilities;
         assert_eq!(parts.usual.to_string(), "compute,utility");
         assert_eq!(parts.supported.to_string(), "compute,utility,video");

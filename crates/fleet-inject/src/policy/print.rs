@@ -50,6 +50,7 @@ fn general(policy: &Policy) -> String {
         ),
         ("spec-dirs", dirs),
         ("swarm-resource", Some(list(&policy.swarm_resource))),
+        ("runtimes", Some(list(&policy.runtimes))),
         ("driver-capabilities", Some(list(parts.usual.names()))),
         (
             "supported-driver-capabilities",

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use crate::annotations;
 use crate::cgroup::Shown;
 use crate::error::Result;
 use crate::spec::{self, Namespace};
@@ -72,7 +73,7 @@ pub fn create(full: &Value, here: Circumstances<'_>) -> Result<View> {
             spec[key] = json!(value);
         }
     }
-    for key in ["scheduler", "ioPriority"] {
+    for key in ["ioPriority"] {
         if let Some(value) = full
             .pointer(&format!("/process/{key}"))
             .filter(|v| !v.is_null())
@@ -91,7 +92,7 @@ pub fn join(full: &Value, process: &Value, namespaces: Vec<Value>) -> Value {
     linux.insert("namespaces".into(), Value::Array(namespaces));
     let mut spec = base(full, linux);
     spec["mounts"] = json!([]);
-    for key in ["scheduler", "ioPriority", "execCPUAffinity"] {
+    for key in ["ioPriority", "execCPUAffinity"] {
         if let Some(value) = process.get(key).filter(|v| !v.is_null()) {
             spec["process"][key] = value.clone();
         }
@@ -147,6 +148,10 @@ fn mounts(full: &Value, here: Circumstances<'_>, layout: &mut Layout) -> Result<
     if layout.own_dev {
         withheld.push("/dev".to_owned());
     }
+    let kind = annotations::context_type(full)?;
+    let label = spec::text(full, "/linux/mountLabel")
+        .filter(|label| !label.is_empty())
+        .map(|label| format!("{kind}=\"{label}\""));
     let files =
         !spec::text(full, "/linux/rootfsPropagation").is_some_and(|p| p.ends_with("shared"));
     for (index, mount) in all.iter().enumerate() {
@@ -186,8 +191,7 @@ fn mounts(full: &Value, here: Circumstances<'_>, layout: &mut Layout) -> Result<
             withheld.push(to);
             continue;
         }
-        let label = spec::text(full, "/linux/mountLabel");
-        if let Some(reduced) = reduce(mount, here, own_network, label, layout) {
+        if let Some(reduced) = reduce(mount, here, own_network, label.as_deref(), layout) {
             kept.push(reduced);
         }
     }
@@ -326,10 +330,10 @@ fn reduce(
         // libcontainer 0.7: a tmpfs without mode does not take that of the directory it covers (L18).
         kept.extend(covered_mode(here.rootfs, &to).map(|mode| format!("mode={mode:o}")));
     }
-    if let Some(label) = label
-        .filter(|l| !l.is_empty() && matches!(kind, "tmpfs" | "devpts" | "mqueue") && selinux())
+    if let Some(label) =
+        label.filter(|_| matches!(kind, "tmpfs" | "devpts" | "mqueue") && selinux())
     {
-        kept.push(format!("context=\"{label}\""));
+        kept.push(label.to_owned());
     }
     if to == "/dev" && options(mount).contains(&"ro") {
         layout.read_only_dev = true;

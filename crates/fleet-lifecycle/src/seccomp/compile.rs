@@ -38,6 +38,19 @@ pub(super) fn compile(profile: &Value) -> Result<Filter, SeccompError> {
     })
 }
 
+/// Refuses a name that libseccomp does not know; [`compile`] passes over it.
+pub(super) fn check_names(profile: &Value) -> Result<(), SeccompError> {
+    match names(profile)?
+        .into_iter()
+        .find(|name| ScmpSyscall::from_name(name).is_err())
+    {
+        Some(name) => Err(SeccompError::Invalid(format!(
+            "system call \"{name}\" is not known, and annotation `run.oci.seccomp_fail_unknown_syscall` asks for an error"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// All names of the profile's rules.
 fn names(profile: &Value) -> Result<Vec<&str>, SeccompError> {
     let mut all = Vec::new();

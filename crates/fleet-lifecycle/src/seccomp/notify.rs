@@ -14,10 +14,7 @@ use serde_json::{Value, json};
 
 use super::SeccompError;
 use crate::sys::process::SharedText;
-use crate::{spec, sys};
-
-/// crun's annotation for a receiver, from before the specification had one.
-const RECEIVER: &str = "run.oci.seccomp.receiver";
+use crate::{annotations, spec, sys};
 
 /// A connected agent, and what it is told beside the descriptor.
 #[derive(Debug)]
@@ -40,7 +37,7 @@ impl Receiver {
             return Ok(None);
         };
         let path = spec::text(profile, "/listenerPath").filter(|p| !p.is_empty());
-        let path = path.or_else(|| spec::annotation(full, RECEIVER));
+        let path = path.or_else(|| spec::annotation(full, annotations::SECCOMP_RECEIVER));
         let Some(path) = path else {
             return match super::uses_notify(profile) {
                 false => Ok(None),

@@ -398,3 +398,59 @@ pub fn adopt(fd: std::os::fd::RawFd) -> std::fs::File {
     // SAFETY: the number came from our own parent for this purpose; nothing else in this process uses it.
     unsafe { std::fs::File::from_raw_fd(fd) }
 }
+
+/// How a process is scheduled, by the numbers of `linux/sched.h`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SchedulingAttributes {
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// For the policies that share time.
+    pub nice: i32,
+    /// For the realtime policies.
+    pub priority: u32,
+    /// Nanoseconds, `SCHED_DEADLINE`.
+    pub runtime: u64,
+    /// Nanoseconds, `SCHED_DEADLINE`.
+    pub deadline: u64,
+    /// Nanoseconds, `SCHED_DEADLINE`.
+    pub period: u64,
+}
+
+/// `struct sched_attr` (`linux/sched/types.h`), as of its first version.
+#[repr(C)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Schedules the calling thread (`man 2 sched_setattr`).
+///
+/// # Errors
+/// As the system call.
+pub fn set_scheduling(wanted: &SchedulingAttributes) -> io::Result<()> {
+    let size = u32::try_from(std::mem::size_of::<SchedAttr>()).map_err(io::Error::other)?;
+    let attributes = SchedAttr {
+        size,
+        policy: wanted.policy,
+        flags: wanted.flags,
+        nice: wanted.nice,
+        priority: wanted.priority,
+        runtime: wanted.runtime,
+        deadline: wanted.deadline,
+        period: wanted.period,
+    };
+    // SAFETY: the kernel reads `size` bytes, which is all of the structure; 0 is the calling thread.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -379,6 +379,18 @@ pub fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Res
     check(libc::c_long::from(set)).map(drop)
 }
 
+/// Sets an extended attribute of the file at a path of the runtime's own (`man 2 lsetxattr`).
+///
+/// # Errors
+/// As the system call.
+pub fn set_path_attribute(path: &std::path::Path, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let (data, size) = (value.as_ptr().cast(), value.len());
+    // SAFETY: the kernel reads the two C strings and `size` bytes of the value.
+    let set = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), data, size, 0) };
+    check(libc::c_long::from(set)).map(drop)
+}
+
 /// `man 2 execve`; returns only the cause of a failure.
 #[must_use]
 pub fn exec(path: &CString, args: &[CString], env: &[CString]) -> io::Error {

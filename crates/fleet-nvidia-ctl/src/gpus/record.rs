@@ -24,6 +24,8 @@ pub(crate) struct Record {
     pub(crate) plan: Option<Value>,
     /// The spec it was made from, edits included.
     pub(crate) spec: Value,
+    /// The program of another runtime that runs it.
+    pub(crate) runtime: Option<String>,
     cgroup: String,
 }
 
@@ -145,6 +147,10 @@ fn read(files: &Files, dir: &Path) -> Result<Option<Record>, String> {
             .and_then(Value::as_str)
             .unwrap_or_default()
             .to_owned(),
+        runtime: state
+            .pointer("/delegate/program")
+            .and_then(Value::as_str)
+            .map(str::to_owned),
         spec,
     }))
 }

@@ -7,24 +7,87 @@ use std::path::{Path, PathBuf};
 
 use fleet_lifecycle::cgroup::Driver;
 use fleet_lifecycle::create::CreateRequest;
+use fleet_lifecycle::delegate::Delegate;
 use fleet_lifecycle::pidfd_socket::PidfdSocket;
 use fleet_lifecycle::record::Container;
 use fleet_lifecycle::sys::process;
-use fleet_lifecycle::{Error, console_socket, hooks, preserve, selfexe, spec};
+use fleet_lifecycle::{
+    Error, annotations, console_socket, foreground, hooks, preserve, selfexe, spec,
+};
 
-use super::{Context, Done, audit, inject};
+use super::{Context, Done, audit, delegated, inject};
 use crate::cli::{Create, Making};
 
 pub(super) fn create(context: &Context, args: &Create) -> Result<Done, Error> {
-    protect()?;
-    preserve::take_range(kept(args.common.preserve_fds))?;
-    let console = connect(args.common.console_socket.as_deref())?;
-    make(context, &args.common, &args.id, console)?;
+    let maker = Maker::choose(context, &args.common)?;
+    let console = Console::of(&args.common);
+    make(context, maker, &args.common, &args.id, console)?;
     Ok(Done::Silent)
 }
 
-/// Makes the container; shared with `run`.
+/// Who makes a container.
+#[derive(Debug)]
+pub(super) enum Maker {
+    /// This runtime.
+    Ourselves,
+    /// The one that the configuration names.
+    Other(Delegate),
+}
+
+impl Maker {
+    /// Decides, and makes this process fit for the work: it goes on from a protected view of the binary, with the numbers
+    /// of the descriptors taken that the program is to keep.
+    pub(super) fn choose(context: &Context, args: &Making) -> Result<Self, Error> {
+        if let Some(delegate) = delegated::chosen(context)? {
+            return Ok(Self::Other(delegate));
+        }
+        protect()?;
+        preserve::take_range(kept(args.preserve_fds))?;
+        Ok(Self::Ourselves)
+    }
+}
+
+/// Who takes the container's terminal.
+#[derive(Debug)]
+pub(super) enum Console {
+    /// There is none.
+    None,
+    /// The engine, at this socket.
+    Engine(PathBuf),
+    /// We do.
+    Ours,
+}
+
+impl Console {
+    /// What the options say.
+    pub(super) fn of(args: &Making) -> Self {
+        args.console_socket.clone().map_or(Self::None, Self::Engine)
+    }
+}
+
+/// Makes the container; shared with `run`. With [`Console::Ours`] its terminal comes over the socket that is returned.
 pub(super) fn make(
+    context: &Context,
+    maker: Maker,
+    args: &Making,
+    id: &str,
+    console: Console,
+) -> Result<(Container, Option<OwnedFd>), Error> {
+    if let Maker::Other(delegate) = maker {
+        return delegated::make(context, delegate, args, id, console);
+    }
+    let (ours, theirs) = match console {
+        Console::None => (None, None),
+        Console::Engine(socket) => (None, connect(Some(&socket))?),
+        Console::Ours => {
+            foreground::console_pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?
+        }
+    };
+    let container = make_ourselves(context, args, id, theirs)?;
+    Ok((container, ours))
+}
+
+fn make_ourselves(
     context: &Context,
     args: &Making,
     id: &str,
@@ -37,6 +100,8 @@ pub(super) fn make(
     spec::check(&spec)?;
     let mut injected = inject::inject(context, id, &bundle, &mut spec)?;
     let trail = audit::trail(context, id, &bundle, &spec, &injected);
+    let receiver = annotations::pidfd_receiver(&spec);
+    let receiver = pidfd_socket(receiver.as_deref())?;
     let applied = std::mem::take(&mut injected.applied);
     name_listen_fds(&mut spec);
     let hook_environment = hooks::own_environment();
@@ -59,9 +124,10 @@ pub(super) fn make(
         no_new_keyring: args.no_new_keyring,
         cgroup_driver: driver(context),
         hook_environment,
+        service_manager: context.service_manager()?,
     })?;
     audit::created(context, &container, trail.as_ref(), &injected)?;
-    if let Some(socket) = pidfd {
+    for socket in pidfd.into_iter().chain(receiver) {
         // Nobody would learn of a container whose creation is reported as failed.
         socket.send(container.record.pid).inspect_err(|_| {
             drop(fleet_lifecycle::delete::delete(&context.root, id, true));
@@ -87,7 +153,7 @@ pub(super) fn pidfd_socket(path: Option<&Path>) -> Result<Option<PidfdSocket>, E
     path.map(PidfdSocket::connect).transpose()
 }
 
-fn bundle(given: &Path) -> Result<PathBuf, Error> {
+pub(super) fn bundle(given: &Path) -> Result<PathBuf, Error> {
     given.canonicalize().map_err(|source| Error::Io {
         op: format!("bundle `{}`", given.display()),
         source,

@@ -7,11 +7,14 @@ use fleet_lifecycle::Error;
 use fleet_lifecycle::record::Status;
 use serde_json::{Value, json};
 
-use super::{Context, Done};
+use super::{Context, Done, delegated};
 use crate::cli::Events;
 
 pub(super) fn events(context: &Context, args: &Events) -> Result<Done, Error> {
     let container = context.container(&args.id)?;
+    if delegated::pass(&container, &["crun"])?.is_some() {
+        return Ok(Done::Silent);
+    }
     if container.status()? == Status::Stopped {
         return Err(Error::NotRunning(args.id.clone()));
     }

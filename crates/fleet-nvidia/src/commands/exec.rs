@@ -9,10 +9,11 @@ use fleet_lifecycle::sys::process as own_process;
 use fleet_lifecycle::{Error, preserve, spec};
 use serde_json::{Value, json};
 
-use super::{Context, Done, create};
+use super::{Context, Done, create, delegated};
 use crate::cli::Exec;
 
 pub(super) fn exec(context: &Context, args: &Exec) -> Result<Done, Error> {
+    delegated::become_exec(context, &context.container(&args.id)?)?;
     create::protect()?;
     let preserve_fds = create::kept(args.preserve_fds);
     preserve::take_range(preserve_fds)?;
@@ -65,7 +66,7 @@ pub(super) fn exec(context: &Context, args: &Exec) -> Result<Done, Error> {
         return Ok(Done::Silent);
     };
     let relay = ours.as_ref().map(Relay::receive).transpose()?;
-    Ok(Done::Code(foreground::wait(pid, signals, relay)?))
+    Ok(Done::Code(foreground::wait(pid, signals, relay, None)?))
 }
 
 /// The process object: from the file, or the container's own with what was typed put in.

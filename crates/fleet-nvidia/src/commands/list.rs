@@ -1,7 +1,7 @@
 //! `list`.
 
-use fleet_lifecycle::Error;
-use fleet_lifecycle::record::Container;
+use fleet_lifecycle::record::{Container, Status};
+use fleet_lifecycle::{Error, delegate};
 use serde_json::Value;
 
 use super::{Context, Done};
@@ -24,7 +24,7 @@ pub(super) fn list(context: &Context, args: &List) -> Result<Done, Error> {
     });
     let all: Vec<Container> = read.collect();
     if args.format == "json" {
-        let states: Vec<Value> = all.iter().map(Container::state).collect::<Result<_, _>>()?;
+        let states: Vec<Value> = all.iter().map(state).collect::<Result<_, _>>()?;
         return Ok(Done::Text(format!("{}\n", Value::Array(states))));
     }
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
@@ -34,14 +34,27 @@ pub(super) fn list(context: &Context, args: &List) -> Result<Done, Error> {
     Ok(Done::Text(table(&rows)))
 }
 
+/// One that another runtime made and tells nothing of is judged by its process.
+fn state(container: &Container) -> Result<Value, Error> {
+    match delegate::state_of(container) {
+        Err(_) if container.record.delegate.is_some() => {
+            let status = match container.alive()? {
+                true => Status::Running,
+                false => Status::Stopped,
+            };
+            Ok(container.state_as(status))
+        }
+        other => other,
+    }
+}
+
 fn row(container: &Container) -> Result<[String; 6], Error> {
     let record = &container.record;
-    let status = container.status()?.as_str();
-    let pid = if status == "stopped" { 0 } else { record.pid };
+    let state = state(container)?;
     Ok([
         record.id.clone(),
-        pid.to_string(),
-        status.to_owned(),
+        state["pid"].to_string(),
+        state["status"].as_str().unwrap_or_default().to_owned(),
         record.bundle.display().to_string(),
         record.created.clone(),
         record.owner.clone(),

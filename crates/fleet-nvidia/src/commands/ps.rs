@@ -5,11 +5,14 @@ use std::process::Command;
 use fleet_lifecycle::Error;
 use serde_json::json;
 
-use super::{Context, Done};
+use super::{Context, Done, delegated};
 use crate::cli::Ps;
 
 pub(super) fn ps(context: &Context, args: &Ps) -> Result<Done, Error> {
     let container = context.container(&args.id)?;
+    if delegated::pass(&container, &[])?.is_some() {
+        return Ok(Done::Silent);
+    }
     let mut pids = container.record.cgroup.processes()?;
     if pids.is_empty() && container.alive()? {
         pids.push(container.record.pid);

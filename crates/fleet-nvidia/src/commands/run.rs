@@ -1,44 +1,48 @@
 //! `run`: create, start, and unless detached wait and remove.
 
 use fleet_lifecycle::foreground::{self, Relay, Signals};
-use fleet_lifecycle::{Error, preserve, spec};
+use fleet_lifecycle::record::Container;
+use fleet_lifecycle::sys::process;
+use fleet_lifecycle::{Error, spec};
 
-use super::{Context, Done, create, delete, start};
+use super::create::{self, Console, Maker};
+use super::{Context, Done, delete, start};
 use crate::cli::Run;
 
 pub(super) fn run(context: &Context, args: &Run) -> Result<Done, Error> {
-    create::protect()?;
-    preserve::take_range(create::kept(args.common.preserve_fds))?;
+    let maker = Maker::choose(context, &args.common)?;
     if args.detach {
-        let console = create::connect(args.common.console_socket.as_deref())?;
-        let container = create::make(context, &args.common, &args.id, console)?;
-        start_or_remove(context, &container)?;
+        let console = Console::of(&args.common);
+        let (container, _) = create::make(context, maker, &args.common, &args.id, console)?;
+        remove_on_failure(context, &container, start::start_and_wait)?;
         return Ok(Done::Silent);
     }
-    let terminal = wants_terminal(args)? && args.common.console_socket.is_none();
-    let (ours, theirs) = match terminal {
-        true => foreground::console_pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
-        false => (
-            None,
-            create::connect(args.common.console_socket.as_deref())?,
-        ),
+    let console = match Console::of(&args.common) {
+        Console::None if wants_terminal(args)? => Console::Ours,
+        other => other,
     };
+    // Whoever makes the first process ends before it.
+    process::set_subreaper(true).map_err(|source| Error::Io {
+        op: "become the reaper of orphaned processes".to_owned(),
+        source,
+    })?;
     let signals = Signals::hold()?;
-    let container = create::make(context, &args.common, &args.id, theirs)?;
-    let relay = ours.as_ref().map(Relay::receive).transpose()?;
-    start_or_remove(context, &container)?;
-    let code = foreground::wait(container.record.pid, signals, relay);
+    let (container, terminal) = create::make(context, maker, &args.common, &args.id, console)?;
+    let relay = terminal.as_ref().map(Relay::receive).transpose()?;
+    let proxy = remove_on_failure(context, &container, start::start_made)?;
+    let code = foreground::wait(container.record.pid, signals, relay, proxy);
     if !args.keep {
         delete::remove(context, &args.id, true)?;
     }
     Ok(Done::Code(code?))
 }
 
-fn start_or_remove(
+fn remove_on_failure<T>(
     context: &Context,
-    container: &fleet_lifecycle::record::Container,
-) -> Result<(), Error> {
-    start::start_made(context, container).inspect_err(|_| {
+    container: &Container,
+    start: fn(&Context, &Container) -> Result<T, Error>,
+) -> Result<T, Error> {
+    start(context, container).inspect_err(|_| {
         drop(delete::remove(context, &container.record.id, true));
     })
 }

@@ -1,10 +1,11 @@
 //! `state`: called often by engines, so it reads one file and asks the kernel twice.
 
-use fleet_lifecycle::Error;
+use fleet_lifecycle::{Error, delegate};
 
 use super::{Context, Done};
 
 pub(super) fn state(context: &Context, id: &str) -> Result<Done, Error> {
     let container = context.container(id)?;
-    Ok(Done::Text(format!("{:#}\n", container.state()?)))
+    let state = delegate::state_of(&container)?;
+    Ok(Done::Text(format!("{state:#}\n")))
 }

@@ -5,11 +5,14 @@ use std::io::Read;
 use fleet_lifecycle::{Error, spec};
 use serde_json::{Value, json};
 
-use super::{Context, Done};
+use super::{Context, Done, delegated};
 use crate::cli::Update;
 
 pub(super) fn update(context: &Context, args: &Update) -> Result<Done, Error> {
     let container = context.container(&args.id)?;
+    if delegated::pass(&container, &[])?.is_some() {
+        return Ok(Done::Silent);
+    }
     let resources = match args.resources.as_deref() {
         Some("-") => from_stdin()?,
         Some(file) => spec::load(std::path::Path::new(file))?,
@@ -19,6 +22,17 @@ pub(super) fn update(context: &Context, args: &Update) -> Result<Done, Error> {
         return Err(Error::Invalid("resources are not a JSON object".to_owned()));
     }
     container.record.cgroup.update(&resources)?;
+    let shares = [&args.l3_cache_schema, &args.mem_bw_schema];
+    let shares: Vec<String> = shares.into_iter().flatten().cloned().collect();
+    match (&container.record.rdt, shares.is_empty()) {
+        (_, true) => {}
+        (Some(class), false) => class.share(&shares)?,
+        (None, false) => {
+            return Err(Error::Invalid(
+                "container has no `linux.intelRdt`, so its cache and memory bandwidth cannot be changed".to_owned(),
+            ));
+        }
+    }
     Ok(Done::Silent)
 }
 

@@ -3,7 +3,7 @@
 /// The text.
 pub(crate) fn text() -> String {
     format!(
-        "fleet-nvidia version {}\nspec: 1.0.0\n+SECCOMP +EBPF +CAP +CDI\n",
+        "fleet-nvidia version {}\nspec: 1.0.0\n+SYSTEMD +SECCOMP +EBPF +CAP +CDI\n",
         env!("CARGO_PKG_VERSION")
     )
 }

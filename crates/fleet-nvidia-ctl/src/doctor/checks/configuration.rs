@@ -13,6 +13,10 @@ pub(super) const CHECKS: &[Check] = &[
         name: "configuration",
         run: configuration,
     },
+    Check {
+        name: "other-runtime",
+        run: other_runtime,
+    },
 ];
 
 fn runtime(node: &Node<'_>) -> Outcome {
@@ -65,5 +69,24 @@ fn configuration(node: &Node<'_>) -> Outcome {
             });
             outcome(findings.collect(), path.display().to_string())
         }
+    }
+}
+
+/// The runtime that containers are given to, where the configuration names some.
+fn other_runtime(node: &Node<'_>) -> Outcome {
+    // What is wrong with the file is told by the check of the file.
+    let names = fleet_host::runtimes(node.env, node.files.host()).unwrap_or_default();
+    if names.is_empty() {
+        return absent("containers are run by fleet-nvidia itself");
+    }
+    match crate::explain::other_runtime(node.files, &names) {
+        Some(program) => outcome(Vec::new(), format!("{program} runs the containers")),
+        None => outcome(
+            vec![Finding::error(
+                format!("none of the runtimes {} is installed", names.join(", ")),
+                "no container starts: install one, or take `runtimes` out of the configuration",
+            )],
+            "",
+        ),
     }
 }

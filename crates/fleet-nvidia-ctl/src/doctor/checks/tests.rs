@@ -528,6 +528,14 @@ fn runtime_and_configuration() {
     Fake::new(&[(file, "profile = 1\n")]).finds("configuration", Error, "config.toml:1: `profile`");
     Fake::new(&[(file, "future = 1\n")]).finds("configuration", Warning, "`future` is not known");
     Fake::new(&[(file, "")]).fine("configuration", file);
+    let other = (file, "runtimes = [\"crun\", \"runc\"]\n");
+    Fake::new(&[other]).finds(
+        "other-runtime",
+        Error,
+        "none of the runtimes crun, runc is installed",
+    );
+    Fake::new(&[other, ("/usr/sbin/runc*", "")])
+        .fine("other-runtime", "/usr/sbin/runc runs the containers");
 }
 
 const PODMAN: (&str, &str) = ("/usr/bin/podman*", "");
