@@ -81,8 +81,22 @@ pub(crate) fn read_into(
     let limit = u64::try_from(MAX_SIZE)
         .unwrap_or(u64::MAX)
         .saturating_add(1);
-    bytes.reserve(usize::try_from(meta.len().min(limit)).unwrap_or(MAX_SIZE) + 1);
-    file.take(limit).read_to_end(bytes).map_err(unreadable)?;
+    read_all(file, meta.len(), limit, bytes).map_err(unreadable)
+}
+
+/// Where the first read brings as much as the file has, no second one asks for its end: that is a call in five.
+fn read_all(mut file: File, size: u64, limit: u64, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+    let size = usize::try_from(size.min(limit)).unwrap_or(MAX_SIZE);
+    bytes.resize(size, 0);
+    let first = match file.read(bytes) {
+        Err(err) if err.kind() == ErrorKind::Interrupted => 0,
+        other => other?,
+    };
+    bytes.truncate(first);
+    if first < size || size == 0 {
+        let rest = limit.saturating_sub(u64::try_from(first).unwrap_or(limit));
+        file.take(rest).read_to_end(bytes)?;
+    }
     Ok(())
 }
 

@@ -4,12 +4,14 @@
 //! of a later directory wins in silence; the same device twice in one directory is removed, since nobody can say which
 //! one is meant.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::model::{ContainerEdits, Spec};
 use crate::name::QualifiedName;
 use crate::scan::{RegistryError, Scan};
+use crate::skim::Wanted;
 use crate::unresolvable::Unresolvable;
 
 /// A valid spec file.
@@ -35,15 +37,15 @@ pub struct SourcedEdits {
 }
 
 /// What was found in the directories.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Registry {
     dirs: Vec<PathBuf>,
     specs: Vec<LoadedSpec>,
     /// Device to index of spec and of device in it.
     devices: BTreeMap<QualifiedName, (usize, usize)>,
     errors: Vec<RegistryError>,
-    /// Files of other kinds were left unread.
-    partial: bool,
+    /// What it was read for; files without any of it were left out.
+    wanted: Option<Wanted>,
 }
 
 impl Registry {
@@ -53,25 +55,34 @@ impl Registry {
         Self::read(dirs, None)
     }
 
-    /// As [`Registry::scan`], for requests of these kinds only: files that cannot be of one of them are not parsed.
+    /// As [`Registry::scan`], for a request: files that surely have none of its devices are not parsed.
     ///
-    /// What resolves, and to what, is the same, and so is every message of a request that does not. But
-    /// [`Registry::errors`], [`Registry::specs`] and [`Registry::devices`] know nothing of the files left out.
+    /// What resolves, and to what, is the same, and so is every message of a request that does not. But everything else
+    /// knows nothing of the files left out, but for the devices and kinds wanted; [`Registry::whole`] does.
     #[must_use]
-    pub fn scan_for(dirs: &[PathBuf], kinds: &[&str]) -> Self {
-        Self::read(dirs, Some(kinds))
+    pub fn scan_for(dirs: &[PathBuf], wanted: &Wanted) -> Self {
+        Self::read(dirs, Some(wanted))
     }
 
-    fn read(dirs: &[PathBuf], kinds: Option<&[&str]>) -> Self {
+    /// With the files that [`Registry::scan_for`] left out.
+    #[must_use]
+    pub fn whole(&self) -> Cow<'_, Self> {
+        match self.wanted {
+            Some(_) => Cow::Owned(Self::scan(&self.dirs)),
+            None => Cow::Borrowed(self),
+        }
+    }
+
+    fn read(dirs: &[PathBuf], wanted: Option<&Wanted>) -> Self {
         let mut scan = Scan::default();
         for (priority, dir) in dirs.iter().enumerate() {
-            scan.directory(dir, priority, kinds);
+            scan.directory(dir, priority, wanted);
         }
         let mut registry = Self {
             dirs: dirs.to_vec(),
             specs: scan.specs,
             errors: scan.errors,
-            partial: kinds.is_some(),
+            wanted: wanted.cloned(),
             ..Self::default()
         };
         registry.index();
@@ -169,10 +180,15 @@ impl Registry {
                 missing.push(name);
             }
         }
-        match (missing.is_empty(), self.partial) {
-            (true, _) => Ok(self.edits_of(names)),
-            (false, true) => Self::scan(&self.dirs).resolve(names),
-            (false, false) => Err(Unresolvable::new(self, &missing)),
+        match &self.wanted {
+            // Another file that was left out may define it, too.
+            Some(wanted)
+                if !missing.is_empty() || !names.iter().all(|name| wanted.covers(name)) =>
+            {
+                self.whole().resolve(names)
+            }
+            _ if missing.is_empty() => Ok(self.edits_of(names)),
+            _ => Err(Unresolvable::new(self, &missing)),
         }
     }
 

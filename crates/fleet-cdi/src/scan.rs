@@ -3,12 +3,11 @@
 use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
-use memchr::memmem;
-
 use crate::file::{SpecError, format_of, parse_file, read_into, unreadable};
 use crate::name::QualifiedName;
 use crate::registry::LoadedSpec;
 use crate::shown::shown_path;
+use crate::skim::Wanted;
 
 /// Something that a user should mend; other files are not affected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +46,7 @@ pub(crate) struct Scan {
 
 impl Scan {
     /// Reads one directory's own files in name order; one that does not exist is empty.
-    pub(crate) fn directory(&mut self, dir: &Path, priority: usize, kinds: Option<&[&str]>) {
+    pub(crate) fn directory(&mut self, dir: &Path, priority: usize, wanted: Option<&Wanted>) {
         let listed = match std::fs::read_dir(dir) {
             Ok(entries) => entries.collect::<std::io::Result<Vec<_>>>(),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => return,
@@ -64,7 +63,7 @@ impl Scan {
         entries.retain(|entry| format_of(&entry.file_name()).is_some());
         entries.sort_by_cached_key(DirEntry::file_name);
         for entry in entries {
-            match self.file(&entry, priority, kinds) {
+            match self.file(&entry, priority, wanted) {
                 Ok(Some(loaded)) => self.specs.push(loaded),
                 Ok(None) => {}
                 Err(err) => self.errors.push(err.into()),
@@ -76,7 +75,7 @@ impl Scan {
         &mut self,
         entry: &DirEntry,
         priority: usize,
-        kinds: Option<&[&str]>,
+        wanted: Option<&Wanted>,
     ) -> Result<Option<LoadedSpec>, SpecError> {
         let path = entry.path();
         let kind = entry
@@ -86,7 +85,7 @@ impl Scan {
             return Ok(None);
         };
         read_into(&path, &mut self.bytes, kind.is_file())?;
-        if kinds.is_some_and(|kinds| !may_be_of(&self.bytes, kinds)) {
+        if wanted.is_some_and(|wanted| !wanted.may_be_in(&self.bytes)) {
             return Ok(None);
         }
         let spec = parse_file(&path, &self.bytes, format)?;
@@ -96,13 +95,4 @@ impl Scan {
             spec,
         }))
     }
-}
-
-/// Whether a file can be of one of these kinds. A kind has no white space, so without an escape it stands in the file
-/// as it is.
-fn may_be_of(bytes: &[u8], kinds: &[&str]) -> bool {
-    memchr::memchr(b'\\', bytes).is_some()
-        || kinds
-            .iter()
-            .any(|kind| memmem::find(bytes, kind.as_bytes()).is_some())
 }

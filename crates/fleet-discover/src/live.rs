@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fleet_cdi::Registry;
+use fleet_cdi::{Registry, Wanted};
 use fleet_host::nodes::{DeviceNode, Stated};
 use fleet_host::{
     Host, HostRoot, MissingNodes, NodeStat, Rebuilt, Store, Supplied, SupplyState, Tree, proc,
@@ -248,6 +248,10 @@ impl Host for Live {
 
     fn registry(&self, dirs: &[PathBuf]) -> Registry {
         self.host.registry(dirs)
+    }
+
+    fn registry_for(&self, dirs: &[PathBuf], wanted: &Wanted) -> Registry {
+        self.host.registry_for(dirs, wanted)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fleet_cdi::{QualifiedName, Registry, Spec, Unresolvable};
+use fleet_cdi::{QualifiedName, Registry, Spec, Unresolvable, Wanted};
 use fleet_inject::{
     Applied, ApplyError, AuditPolicy, Change, Explanation, HookPolicy, HostProbe, Plan, PlanError,
     Refusal, Request, RequestError, RequirementError, Requirements, Source, concerns,
@@ -28,6 +28,12 @@ pub trait Host: HostProbe {
 
     /// The CDI specs in these directories, ascending priority.
     fn registry(&self, dirs: &[PathBuf]) -> Registry;
+
+    /// The same for one request, which may leave out what the request does not need.
+    fn registry_for(&self, dirs: &[PathBuf], wanted: &Wanted) -> Registry {
+        let _ = wanted;
+        self.registry(dirs)
+    }
 
     /// The names in a directory, sorted.
     ///
@@ -249,7 +255,7 @@ pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, Inj
     };
     let registry = match outcome.request.is_empty() {
         true => Registry::default(),
-        false => host.registry(&spec_dirs(&file.policy, env)),
+        false => host.registry_for(&spec_dirs(&file.policy, env), &wanted(&outcome.request)),
     };
     let mut supplied = Vec::new();
     let plan = job.plan(&registry, &mut outcome.warnings, &mut supplied)?;
@@ -261,6 +267,15 @@ pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, Inj
         audit: file.policy.audit,
         supplied,
     })
+}
+
+fn wanted(request: &Request) -> Wanted {
+    let devices = request.devices.iter().chain(&request.extras);
+    let wanted = Wanted::of(devices.map(|asked| &asked.name));
+    match &request.none_kind {
+        Some(none) => wanted.and_kind(&none.kind),
+        None => wanted,
+    }
 }
 
 /// Plans for devices that an operator names, under no policy but that for hooks. What an engine has put into `spec` is
@@ -374,6 +389,10 @@ mod tests {
 
         fn registry(&self, dirs: &[PathBuf]) -> Registry {
             self.look().registry(dirs)
+        }
+
+        fn registry_for(&self, dirs: &[PathBuf], wanted: &Wanted) -> Registry {
+            self.look().registry_for(dirs, wanted)
         }
 
         fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use fleet_cdi::Registry;
+use fleet_cdi::{Registry, Wanted};
 use fleet_inject::{DeviceKind, DeviceStat, HostProbe};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -72,6 +72,13 @@ impl HostRoot {
         link
     }
 
+    /// A directory that is missing holds no specs.
+    fn locate_all(&self, dirs: &[PathBuf]) -> Vec<PathBuf> {
+        dirs.iter()
+            .filter_map(|dir| self.locate(dir).ok())
+            .collect()
+    }
+
     /// The path itself, links not followed at its end.
     fn locate_last(&self, path: &Path) -> io::Result<PathBuf> {
         match (path.parent(), path.file_name()) {
@@ -125,12 +132,11 @@ impl Host for HostRoot {
     }
 
     fn registry(&self, dirs: &[PathBuf]) -> Registry {
-        // A directory that is missing holds no specs.
-        let dirs: Vec<_> = dirs
-            .iter()
-            .filter_map(|dir| self.locate(dir).ok())
-            .collect();
-        Registry::scan(&dirs)
+        Registry::scan(&self.locate_all(dirs))
+    }
+
+    fn registry_for(&self, dirs: &[PathBuf], wanted: &Wanted) -> Registry {
+        Registry::scan_for(&self.locate_all(dirs), wanted)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -357,41 +357,119 @@ fn messages_are_bounded() {
 }
 
 #[test]
-fn a_scan_for_kinds_resolves_as_a_full_one() {
-    let dirs = Dirs::new("kinds-only");
+fn a_scan_for_devices_resolves_as_a_full_one() {
+    let dirs = Dirs::new("wanted");
     dirs.put("etc/a.yaml", "v/c", &["0", "1"], "a");
     dirs.put("etc/b.yaml", "v/c", &["1"], "b");
+    dirs.put("etc/c.yaml", "v/c", &["10"], "c");
     dirs.put("etc/w.yaml", "w/c", &["0"], "w");
-    dirs.put("run/a.yaml", "v/c", &["0"], "run");
+    dirs.put("run/a.yaml", "v/c", &["0", "10"], "run");
     // The kind is escaped: a search for it would miss the file.
     let escaped = r#"{"cdiVersion":"0.5.0","kind":"v\/c","devices":[{"name":"e","containerEdits":{"env":["V=e"]}}]}"#;
     fs::write(dirs.0.join("etc/e.json"), escaped).unwrap();
     fs::write(dirs.0.join("etc/broken.json"), "{").unwrap();
-    let of_kind = Registry::scan_for(dirs.scan().dirs(), &["v/c"]);
-    let files: Vec<_> = of_kind
+    let full = dirs.scan();
+    let wanted = names(&["v/c=0"]);
+    let partial = Registry::scan_for(full.dirs(), &Wanted::of(&wanted));
+    let files: Vec<_> = partial
         .specs()
         .iter()
         .map(|s| s.path.file_name().unwrap())
         .collect();
     assert_eq!(
         files,
-        ["a.yaml", "b.yaml", "e.json", "a.yaml"],
-        "w.yaml is left out"
+        ["a.yaml", "e.json", "a.yaml"],
+        "the others are left out"
     );
+    assert_eq!(partial.whole().devices(), full.devices());
+    assert_eq!(partial.whole().errors(), full.errors());
     for asked in [
         &["v/c=0"][..],
         &["v/c=e", "v/c=0"],
         &["v/c=1"],
+        &["v/c=10"],
         &["v/c=7"],
         &["w/c=0"],
         &["w/c=0", "v/c=0"],
         &["x/c=0"],
+        &[],
     ] {
         let asked = names(asked);
+        let want = full.resolve(&asked);
         assert_eq!(
-            of_kind.resolve(&asked),
-            dirs.scan().resolve(&asked),
-            "{asked:?}"
+            partial.resolve(&asked),
+            want,
+            "not what it was read for: {asked:?}"
         );
+        let partial = Registry::scan_for(full.dirs(), &Wanted::of(&asked));
+        assert_eq!(partial.resolve(&asked), want, "{asked:?}");
+        for name in &asked {
+            let path = |registry: &Registry| registry.spec_of(name).map(|s| s.path.clone());
+            assert_eq!(path(&partial), path(&full), "{name}");
+        }
     }
+    let of_kind = Registry::scan_for(full.dirs(), &Wanted::default().and_kind("v/c"));
+    let devices = |registry: &Registry| {
+        let mut all = registry.devices();
+        all.retain(|name| name.kind() == "v/c");
+        all
+    };
+    assert_eq!(devices(&of_kind), devices(&full));
+}
+
+/// Directories of files that overlap in names, are broken, shadow each other and conflict.
+#[test]
+fn any_scan_for_devices_resolves_as_a_full_one() {
+    let dirs = Dirs::new("any-wanted");
+    let mut dice = crate::dice::Dice::new(11);
+    let (mut found, mut lost, mut left_out) = (0, 0, 0);
+    let all = [
+        "0", "1", "10", "16", "0x10", "\"0x10\"", "gpu0", "gpu1", "0:1", "true", "yes", "1e3",
+    ];
+    let asked_names = [
+        "0", "1", "10", "16", "0x10", "gpu0", "gpu1", "0:1", "true", "yes", "1000", "absent",
+    ];
+    for _ in 0..60 {
+        for dir in ["etc", "run"] {
+            drop(fs::remove_dir_all(dirs.0.join(dir)));
+            fs::create_dir_all(dirs.0.join(dir)).unwrap();
+            for file in 0..dice.below(6) {
+                let kind = ["v/c", "w/c"][dice.below(2)];
+                let devices: Vec<String> = (0..=dice.below(3))
+                    .map(|_| {
+                        let name = all[dice.below(all.len())];
+                        format!("- name: {name}\n  containerEdits: {{env: [V={dir}{file}]}}\n")
+                    })
+                    .collect();
+                let version = ["0.6.0", "0.6.0", "0.6.0", "9.0.0"][dice.below(4)];
+                let text = format!(
+                    "cdiVersion: {version}\nkind: {kind}\ndevices:\n{}",
+                    devices.concat()
+                );
+                fs::write(dirs.0.join(format!("{dir}/{file}.yaml")), text).unwrap();
+            }
+        }
+        let full = dirs.scan();
+        for _ in 0..20 {
+            let asked: Vec<QualifiedName> = (0..=dice.below(2))
+                .map(|_| {
+                    let kind = ["v/c", "w/c"][dice.below(2)];
+                    let name = asked_names[dice.below(asked_names.len())];
+                    format!("{kind}={name}").parse().unwrap()
+                })
+                .collect();
+            let partial = Registry::scan_for(full.dirs(), &Wanted::of(&asked));
+            let want = full.resolve(&asked);
+            assert_eq!(partial.resolve(&asked), want, "{asked:?}");
+            left_out += full.specs().len() - partial.specs().len();
+            match want {
+                Ok(_) => found += 1,
+                Err(_) => lost += 1,
+            }
+        }
+    }
+    assert!(
+        found > 100 && lost > 100 && left_out > 1000,
+        "{found} {lost} {left_out}"
+    );
 }
