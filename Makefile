@@ -4,7 +4,7 @@
 # make vm     Debian trixie with systemd and Podman 5 in a virtual machine, by software emulation: 20 minutes and more
 # make conformance   the suites of crun and runc over this runtime and over both of them; SUITES="crun runc podman" for Podman's, too,
 #             and RUNTIME_TOOLS=DIR SUITES=tools for the validation programs of runtime-tools
-# make bench  create, start, delete, exec and state beside crun and runc
+# make bench  create, start, delete, exec and state beside crun and runc, and more: writes docs/benchmarks.md
 # make deb, make rpm, make image    packages, and the image that installs on nodes of a cluster, in target/dist
 # make packages-test    the packages on Debian 12 and 13 and with rpm, lintian and rpmlint; make test does a part of it
 SHELL := /bin/bash
@@ -124,7 +124,7 @@ conformance:
 	@tests/conformance/report.sh .state/conformance
 
 bench: build tools images
-	RUNTIME_UNDER_TEST=$(OUT)/fleet-nvidia tests/bench.sh $(TOOLS)
+	RUNTIME_UNDER_TEST=$(OUT)/fleet-nvidia tests/bench.sh $(TOOLS) $(PROFILE)
 
 clean:
 	cargo clean

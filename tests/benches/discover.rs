@@ -1,7 +1,7 @@
 //! What it costs to make the devices of a node in memory, as at `create` with a stale CDI spec, and to generate its spec.
 //!
 //! `make bench` runs it on the simulated node with eight GPUs that it has made. Nothing here passes or fails.
-#![allow(clippy::expect_used, clippy::print_stdout)]
+#![allow(clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -27,10 +27,13 @@ fn main() {
         let made = spec.expect("the node has GPUs").expect("a driver");
         assert!(made.spec.devices.len() > 8);
     };
-    println!("devices of 8 GPUs, made in memory");
-    row("without NVML, first time", &[timed(rebuild)]);
+    println!("| a node with 8 GPUs | median, ms | least, ms |\n|---|---|---|");
+    row(
+        "devices made in memory without NVML, as at `create` with a stale spec: first time",
+        &[timed(rebuild)],
+    );
     let times: Vec<_> = (0..ROUNDS).map(|_| timed(rebuild)).collect();
-    row("without NVML, again", &times);
+    row("the same, again", &times);
     kept(&node);
     let Some(ctl) = std::env::var_os("FLEET_CTL") else {
         return;
@@ -45,7 +48,7 @@ fn main() {
         };
         let times: Vec<_> = (0..30).map(|_| timed(generate)).collect();
         row(
-            &format!("cdi generate --source {source}, a process"),
+            &format!("`fleet-nvidia-ctl cdi generate --source {source}`"),
             &times,
         );
     }
@@ -55,7 +58,7 @@ fn main() {
 /// Beside NVIDIA's own tool, where this machine has it.
 fn beside_nvidia_ctk(ctl: &Path) {
     let Some(ctk) = nvidia_ctk() else {
-        println!("SKIP nvidia-ctk: it is not there; FLEET_NVIDIA_CTK names one");
+        eprintln!("SKIP nvidia-ctk: it is not there; FLEET_NVIDIA_CTK names one");
         return;
     };
     let node = Path::new("/run/race-8");
@@ -67,8 +70,8 @@ fn beside_nvidia_ctk(ctl: &Path) {
     let hook = ["--nvidia-cdi-hook-path", "/usr/bin/nvidia-cdi-hook"];
     let args = [&["cdi", "generate", "--output", "/race.yaml"], &hook[..]].concat();
     let (theirs, ours) = room.race(&args, 20);
-    row("cdi generate by NVML, nvidia-ctk", &[theirs]);
-    row("cdi generate by NVML, ours", &[ours]);
+    row("`cdi generate` by NVML, nvidia-ctk", &[theirs]);
+    row("`cdi generate` by NVML beside it, ours", &[ours]);
 }
 
 /// As the runtime does it: what was made is kept, and taken again while the machine is the same.
@@ -86,17 +89,20 @@ fn kept(node: &Path) {
     };
     // What has just changed is not kept.
     std::thread::sleep(Duration::from_secs(2));
-    row("kept, first time", &[timed(rebuild)]);
+    row(
+        "the same, and kept for the next container",
+        &[timed(rebuild)],
+    );
     let kept = dir.join("fleet-nvidia-cache/nvidia.com-gpu.json");
     assert!(kept.is_file(), "nothing was kept");
     let times: Vec<_> = (0..ROUNDS).map(|_| timed(rebuild)).collect();
-    row("kept, again", &times);
+    row("taken from what was kept", &times);
     let forgotten = || {
         fs::remove_file(&kept).expect("remove what was kept");
         timed(rebuild)
     };
     let times: Vec<_> = (0..ROUNDS).map(|_| forgotten()).collect();
-    row("kept anew", &times);
+    row("kept anew, what was there being gone", &times);
 }
 
 fn timed(what: impl Fn()) -> Duration {
@@ -110,5 +116,5 @@ fn row(name: &str, times: &[Duration]) {
     sorted.sort();
     let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     let (median, least) = (sorted[sorted.len() / 2], sorted[0]);
-    println!("{name:45} {:7.2} ms ({:.2})", ms(median), ms(least));
+    println!("| {name} | {:.2} | {:.2} |", ms(median), ms(least));
 }
