@@ -97,7 +97,7 @@ peers: images
 	done
 
 # What `make test` takes a sample of: the runtime killed, and refused every system call, at each step; 10 000 containers.
-.PHONY: faults fuzz deny
+.PHONY: faults
 faults: PROFILE = fast
 faults:
 	$(MAKE) PROFILE=fast build images

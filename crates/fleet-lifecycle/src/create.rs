@@ -285,7 +285,7 @@ fn launch(
     rootfs: &Path,
     container: &Container,
     mut view: Value,
-    tail: Tail,
+    mut tail: Tail,
     leash: Option<&Leash>,
 ) -> Result<i32> {
     let group = &container.record.cgroup;
@@ -304,8 +304,19 @@ fn launch(
         // Users of the container may not write to the host's cgroups, and need not.
         let doors = doors.as_ref().filter(|_| entrance.is_none());
         let hidden = !group.writable() || entrance.is_some();
-        let (cgroup_path, apart) = cgroup_view(group, doors, hidden, &view)?;
-        if owned && apart {
+        let (cgroup_path, mut own_mounts) = cgroup_view(group, doors, hidden, &view)?;
+        // Hooks of the runtime's stages must see the host's own mounts.
+        if !apart && entrance.is_none() {
+            if !own_mounts {
+                surroundings::private_mounts()?;
+                own_mounts = true;
+            }
+            let withheld = surroundings::follow_no_links(rootfs)?;
+            if let Some(init) = &mut tail.init {
+                init.layout.links_withheld = withheld;
+            }
+        }
+        if owned && own_mounts {
             share_mounts(&mut view);
         }
         process::set_dumpable(false).op(|| "set PR_SET_DUMPABLE")?;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::annotations::HookOutput;
 use crate::error::{Context, Error, Result};
-use crate::{hooks, host_root, spec};
+use crate::{hooks, host_root, spec, surroundings};
 
 /// The hidden verb of the runtime binary.
 pub const VERB: &str = "hookpoint";
@@ -134,9 +134,14 @@ fn run_stage(stage: &str, mut plan: File) -> Result<()> {
     plan.read_to_string(&mut text).op(|| "read the hooks")?;
     let plan: Value = serde_json::from_str(&text)
         .map_err(|err| Error::Setup(format!("read the hooks: {err}")))?;
-    if stage == "createContainer" && spec::flag(&plan, "/noPivot") {
+    if stage == "createContainer" {
         let rootfs = spec::text(&plan, "/state/rootfs").unwrap_or_default();
-        host_root::bare(std::path::Path::new(rootfs))?;
+        let rootfs = std::path::Path::new(rootfs);
+        if spec::flag(&plan, "/noPivot") {
+            host_root::bare(rootfs)?;
+        }
+        // The library is done with its paths; hooks follow those of the image.
+        surroundings::follow_links(rootfs)?;
     }
     let mut state = plan["state"].clone();
     state["pid"] = json!(init_pid(stage)?);

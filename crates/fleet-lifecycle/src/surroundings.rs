@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -16,6 +17,7 @@ use serde_json::Value;
 use crate::cgroup::Doors;
 use crate::error::{Context, Result};
 use crate::spec::{self, Namespace};
+use crate::sys::mount::{Attributes, attach_tree, attr, clone_tree, mount_flags, set_attributes};
 
 /// v1 controllers that libcgroups writes to (`libcgroups v1/controller_type.rs`).
 const CONTROLLERS: [&str; 12] = [
@@ -100,7 +102,66 @@ pub(crate) fn spare_the_move(doors: &Doors) -> Result<()> {
     })
 }
 
-fn private_mounts() -> Result<()> {
+/// libcontainer 0.7: makes default links and devices by joined paths on the host's root (S8), so that who changes the
+/// root file system meanwhile leads it elsewhere. On a mount that follows no links a path with one is an error; the
+/// tail takes that back inside the container's root. False where it cannot be had: before Linux 5.14, or not wanted:
+/// the mount has it already.
+///
+/// In a private mount namespace only.
+///
+/// # Errors
+/// The step that failed.
+pub(crate) fn follow_no_links(rootfs: &Path) -> Result<bool> {
+    let failed = || format!("bind root file system `{}`", rootfs.display());
+    let dir = File::open(rootfs).op(failed)?;
+    if follows_no_links(&dir) {
+        return Ok(false);
+    }
+    let path = std::ffi::CString::new(rootfs.as_os_str().as_bytes()).map_err(|_| {
+        crate::Error::Invalid("the path of the root file system has a NUL".to_owned())
+    })?;
+    let tree = clone_tree(&path, true).op(failed)?;
+    let what = Attributes {
+        set: attr::NOSYMFOLLOW,
+        ..Attributes::default()
+    };
+    match set_attributes(tree.as_fd(), what) {
+        Err(err) if err.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        other => other
+            .and_then(|()| attach_tree(tree.as_fd(), dir.as_fd()))
+            .op(failed)
+            .map(|()| true),
+    }
+}
+
+/// Takes [`follow_no_links`] back for the mount at `path`, if it is in force there.
+///
+/// # Errors
+/// As `man 2 mount_setattr`, with the path.
+pub(crate) fn follow_links(path: &Path) -> Result<()> {
+    let failed = || format!("let links be followed in `{}`", path.display());
+    let mount = File::open(path).op(failed)?;
+    if !follows_no_links(&mount) {
+        return Ok(());
+    }
+    let what = Attributes {
+        clear: attr::NOSYMFOLLOW,
+        ..Attributes::default()
+    };
+    set_attributes(mount.as_fd(), what).op(failed)
+}
+
+/// `ST_NOSYMFOLLOW` of `man 2 statfs`.
+fn follows_no_links(mount: &File) -> bool {
+    const ST_NOSYMFOLLOW: libc::c_ulong = 0x2000;
+    mount_flags(mount.as_fd()).is_ok_and(|flags| flags & ST_NOSYMFOLLOW != 0)
+}
+
+/// Makes a mount namespace of our own, whose changes do not reach the host.
+///
+/// # Errors
+/// The step that failed.
+pub(crate) fn private_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).op(|| "make a private mount namespace")?;
     mount(
         None::<&str>,

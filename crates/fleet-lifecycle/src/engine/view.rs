@@ -63,6 +63,11 @@ pub fn create(full: &Value, here: Circumstances<'_>) -> Result<View> {
     ] {
         copy(full, "/linux", key, &mut linux);
     }
+    for key in ["maskedPaths", "readonlyPaths"] {
+        if let Some(list) = linux.get_mut(key) {
+            *list = paths(list, here.rootfs);
+        }
+    }
     if let Some(mode) = spec::text(full, "/linux/rootfsPropagation") {
         linux.insert("rootfsPropagation".into(), json!(propagation_word(mode)));
     }
@@ -182,7 +187,7 @@ fn mounts(full: &Value, here: Circumstances<'_>, layout: &mut Layout) -> Result<
             continue;
         }
         let below = withheld.iter().any(|above| is_below(&to, above));
-        if (below && mount["type"] != "cgroup")
+        if ((below || linked(here.rootfs, &to)) && mount["type"] != "cgroup")
             || (is_bind(mount) && late(mount, &to, here, mapped))
         {
             layout
@@ -246,6 +251,43 @@ fn open_to_all(path: &Path) -> bool {
         dir.metadata()
             .is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0)
     })
+}
+
+/// Whether a symbolic link is on the way to a path: the library's root follows none (see
+/// [`crate::surroundings::follow_no_links`]), the tail's does.
+fn linked(rootfs: BorrowedFd<'_>, to: &str) -> bool {
+    // That these are no links is the library's to refuse.
+    if ["/proc", "/sys", "/dev"].contains(&to) {
+        return false;
+    }
+    std::ffi::CString::new(to).is_ok_and(|path| {
+        crate::sys::mount::open_without_links(rootfs, &path, libc::O_PATH)
+            .is_err_and(|err| err.raw_os_error() == Some(libc::ELOOP))
+    })
+}
+
+/// Where the links of the image lead a path, below the root.
+fn unlinked(rootfs: BorrowedFd<'_>, path: &str) -> Option<String> {
+    use std::os::fd::AsRawFd;
+    let place = |fd: std::os::fd::RawFd| std::fs::read_link(format!("/proc/self/fd/{fd}")).ok();
+    let target = std::ffi::CString::new(path).ok()?;
+    let target = crate::sys::mount::open_in_root(rootfs, &target, libc::O_PATH).ok()?;
+    let (root, target) = (place(rootfs.as_raw_fd())?, place(target.as_raw_fd())?);
+    let below = target.strip_prefix(root).ok()?;
+    Some(format!("/{}", below.to_str()?))
+}
+
+/// Masked and read-only paths without links of the image.
+fn paths(list: &Value, rootfs: BorrowedFd<'_>) -> Value {
+    let all = spec::strings(list, "");
+    let plain = |path: String| {
+        let own = !["/proc/", "/sys/"].iter().any(|dir| path.starts_with(dir));
+        match own && linked(rootfs, &path) {
+            true => unlinked(rootfs, &path).unwrap_or(path),
+            false => path,
+        }
+    };
+    json!(all.into_iter().map(plain).collect::<Vec<_>>())
 }
 
 fn dangling(rootfs: BorrowedFd<'_>, to: &str) -> bool {

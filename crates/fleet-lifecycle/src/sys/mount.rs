@@ -146,13 +146,46 @@ pub fn set_attributes(mount: BorrowedFd<'_>, what: Attributes<'_>) -> io::Result
     })
 }
 
+/// Flags of the mount that `file` is on (`f_flag` of `man 3 fstatvfs`), those that nix does not name included.
+///
+/// # Errors
+/// As the call.
+pub fn mount_flags(file: BorrowedFd<'_>) -> io::Result<libc::c_ulong> {
+    // SAFETY: all fields of the structure are numbers, for which zero is valid.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is borrowed for the call and `found` is writable for it.
+    unit(libc::c_long::from(unsafe {
+        libc::fstatvfs(file.as_raw_fd(), &raw mut found)
+    }))?;
+    Ok(found.f_flag)
+}
+
 /// Opens `path` as seen from `root`: symbolic links and `..` stay below it, magic links are refused.
 ///
 /// # Errors
 /// As `man 2 openat2`; `ENOSYS` before Linux 5.6 (the runtime needs 5.12 anyway).
 pub fn open_in_root(root: BorrowedFd<'_>, path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
-    const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
-    const RESOLVE_IN_ROOT: u64 = 0x10;
+    open_resolved(root, path, flags, libc::RESOLVE_NO_MAGICLINKS)
+}
+
+/// As [`open_in_root`], and any symbolic link on the way is `ELOOP`.
+///
+/// # Errors
+/// As `man 2 openat2`.
+pub fn open_without_links(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: libc::c_int,
+) -> io::Result<OwnedFd> {
+    open_resolved(root, path, flags, libc::RESOLVE_NO_SYMLINKS)
+}
+
+fn open_resolved(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: libc::c_int,
+    resolve: u64,
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct OpenHow {
         flags: u64,
@@ -163,7 +196,7 @@ pub fn open_in_root(root: BorrowedFd<'_>, path: &CStr, flags: libc::c_int) -> io
     let how = OpenHow {
         flags: (flags | libc::O_CLOEXEC) as u64,
         mode: 0,
-        resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+        resolve: libc::RESOLVE_IN_ROOT | resolve,
     };
     // SAFETY: `how` and `path` live for the call; the size tells the kernel which version of the struct it is.
     owned(unsafe {

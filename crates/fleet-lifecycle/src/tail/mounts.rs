@@ -13,6 +13,7 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 
 use crate::copyup;
 use crate::error::{Context, Error, Result};
+use crate::surroundings;
 use crate::sys::mount::{Attributes, attr, clone_tree, open_in_root, set_attributes};
 
 pub use super::late::LateMount;
@@ -29,6 +30,8 @@ pub struct Layout {
     pub bound_dev: bool,
     /// `/dev` becomes read-only once its nodes exist.
     pub read_only_dev: bool,
+    /// The root mount follows no links while the library works.
+    pub links_withheld: bool,
     /// Mounts withheld from the library, in spec order.
     pub late: Vec<LateMount>,
     /// Changes to mounts that the library made.
@@ -43,6 +46,9 @@ impl Layout {
     /// # Errors
     /// The mount that failed, by destination.
     pub fn apply(&self) -> Result<()> {
+        if self.links_withheld {
+            surroundings::follow_links(Path::new("/"))?;
+        }
         if self.own_dev {
             umount2("/dev", MntFlags::MNT_DETACH).op(|| "unmount the scratch /dev")?;
         }
