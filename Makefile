@@ -97,13 +97,18 @@ peers: images
 	done
 
 # What `make test` takes a sample of: the runtime killed, and refused every system call, at each step; 10 000 containers.
-.PHONY: faults
+.PHONY: faults fuzz
 faults: PROFILE = fast
 faults:
 	$(MAKE) PROFILE=fast build images
 	cargo test --locked -p fleet-tests --no-run
 	RUNTIME_UNDER_TEST=$(OUT)/fleet-nvidia FLEET_STATE=$(TOP)/.state FLEET_SKIPPED=$(TOP)/.state/skipped-faults FLEET_FAULTS=all \
 		tests/isolate cargo test --locked --offline -p fleet-tests --test faults -- --test-threads=1 --nocapture
+
+# Fuzz targets for what comes from images, specs and the bus; FUZZ_TARGETS names some of them.
+FUZZ_SECONDS ?= 30
+fuzz: setup
+	tests/fuzz/run $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 vm: PROFILE = fast
 vm:
