@@ -69,6 +69,8 @@ pub fn io_cause(err: &io::Error) -> String {
     match (err.kind(), err.raw_os_error()) {
         (io::ErrorKind::NotFound, _) => "is missing".to_owned(),
         (io::ErrorKind::PermissionDenied, _) => "cannot be read (EACCES)".to_owned(),
+        // Of descriptors or memory: the words by which our errors get their advice.
+        (_, Some(12 | 23 | 24)) => format!("cannot be read: {err}"),
         (_, Some(number)) => format!("cannot be read (errno {number})"),
         (_, None) => err.to_string(),
     }
@@ -86,6 +88,10 @@ mod tests {
             (
                 io::Error::from_raw_os_error(20),
                 "cannot be read (errno 20)",
+            ),
+            (
+                io::Error::from_raw_os_error(24),
+                "cannot be read: Too many open files (os error 24)",
             ),
             (io::Error::other("is a symbolic link"), "is a symbolic link"),
         ];

@@ -60,7 +60,7 @@ pub enum Error {
         /// The runtime that made it.
         maker: &'static str,
     },
-    /// Another runtime failed for us, and has said so on our stderr.
+    /// Someone else has failed, and has said so or will: another runtime on our stderr, the maker of a process.
     #[error("{0}")]
     Told(String),
     /// The container could not be set up; the text is the innermost cause.

@@ -58,7 +58,8 @@ impl End {
     pub(crate) fn check(&self) -> Result<()> {
         match (&self.0).read(&mut [0]) {
             Ok(1) => Ok(()),
-            _ => Err(Error::Setup(
+            // Whoever is left of the makers says why.
+            _ => Err(Error::Told(
                 "the creation of the container was interrupted".to_owned(),
             )),
         }

@@ -127,7 +127,7 @@ fn maker_of(dir: &Path) -> Option<&'static str> {
 
 /// Who has written a `state.json` that is no record of ours, by its own fields.
 fn writer_of(path: &Path) -> Option<&'static str> {
-    let state: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let state: Value = serde_json::from_slice(&bytes_of(path).ok()?).ok()?;
     let has = |key: &str| state.get(key).is_some();
     match (has("init_process_pid"), has("useSystemd")) {
         (true, _) => Some("runc"),
@@ -349,18 +349,19 @@ impl Container {
     }
 }
 
+/// Whatever lies there, it is not waited for.
+fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn read(path: &Path, id: &str) -> Result<Option<Record>> {
-    let read = || -> io::Result<Vec<u8>> {
-        // Whatever lies there, it is not waited for.
-        let mut file = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
-            .open(path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = match read() {
+    let bytes = match bytes_of(path) {
         Ok(bytes) => bytes,
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(err) => return Err(err).op(|| format!("read `{}`", path.display())),

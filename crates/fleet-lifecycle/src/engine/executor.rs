@@ -9,6 +9,7 @@ use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 
+use crate::error::Error;
 use crate::tail::Tail;
 
 /// Runs a [`Tail`] at the two points the library offers.
@@ -40,7 +41,11 @@ impl Executor for TailExecutor {
 
     /// After `start`; returns only on failure.
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        let text = self.tail.run().to_string();
+        let err = self.tail.run();
+        let text = err.to_string();
+        if matches!(err, Error::Told(_)) {
+            return Err(ExecutorError::Other(text));
+        }
         self.tail.report.store_first(&text);
         // `create` has long returned and nobody waits for an answer: the container's own stderr is what is left. `exec`
         // still waits, and tells it itself.
