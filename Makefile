@@ -35,8 +35,9 @@ tools: setup
 
 images: setup
 	@tests/setup/images.sh $(TOP)/.state/images
-	@tests/setup/servers.sh $(TOP)/.state/servers
-	@tests/setup/docker.sh $(TOP)/.state/docker
+	@tests/setup/unpack.sh $(TOP)/.state/servers "usr/bin/redis-server usr/sbin/nats-server" redis-tools redis-server nats-server libjemalloc2 liblzf1 libatomic1
+# From Debian 13 on the client is a package of its own.
+	@tests/setup/unpack.sh $(TOP)/.state/docker usr/sbin/dockerd docker.io 'docker-cli?'
 
 demo: build tools images
 	@tests/isolate $(if $(wildcard /proc/driver/nvidia/version),--host-cdi) tests/demo.sh $(OUT)/fleet-nvidia $(TOOLS)

@@ -10,6 +10,7 @@
 )]
 
 pub mod crio;
+pub mod driver;
 pub mod engine;
 pub mod toolkit;
 pub mod tracer;
@@ -438,6 +439,18 @@ impl Bundle {
     pub fn exec(&self, options: &[&str], program: &[&str]) -> Output {
         self.runtime
             .run(&[&["exec"], options, &[self.id.as_str()], program].concat())
+    }
+
+    /// Removes the container, which may be running.
+    #[track_caller]
+    pub fn remove(&self) {
+        self.runtime.run(&["delete", "--force", &self.id]).silent();
+    }
+
+    /// Waits until `state` says so.
+    #[track_caller]
+    pub fn becomes(&self, status: &str) {
+        self.runtime.wait_for(&self.id, status);
     }
 
     /// The container's cgroup path.

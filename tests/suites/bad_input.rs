@@ -360,10 +360,7 @@ fn a_damaged_record_can_be_removed() {
     fs::write(bundle.runtime.root.join(&bundle.id).join("state.json"), "{").expect("write");
     drop(bundle.runtime.run(&["state", &bundle.id]).fails("damaged"));
     assert_eq!(bundle.runtime.run(&["list", "-q"]).code, 0);
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     assert_nothing_left(&bundle);
 }
 

@@ -175,10 +175,7 @@ fn busy_cgroup_is_refused() {
     let mut bystander = Bystander::in_cgroup(&path);
     let bundle = Bundle::new("true").set("/linux/cgroupsPath", json!(path));
     drop(bundle.make("create", &[]).fails("not empty"));
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     assert!(
         bystander.0.try_wait().expect("wait").is_none(),
         "a stranger in the cgroup must live"
@@ -204,10 +201,7 @@ fn nested_cgroup_is_deleted() {
     for dir in cgroup_dirs(&bundle.cgroup()) {
         fs::create_dir_all(dir.join("a/b")).expect("nested cgroups");
     }
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     assert_nothing_left(&bundle);
 }
 

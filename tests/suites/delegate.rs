@@ -137,7 +137,7 @@ fn the_whole_life_is_the_other_runtimes() {
         }
         assert_ne!(call(&["delete", &bundle.id]).code, 0, "it runs");
         call(&["kill", &bundle.id, "TERM"]).silent();
-        bundle.runtime.wait_for(&bundle.id, "stopped");
+        bundle.becomes("stopped");
         assert_eq!(bundle.runtime.state(&bundle.id)["pid"], 0);
         drop(call(&["kill", &bundle.id, "9"]).fails("no such process"));
         call(&["delete", &bundle.id]).silent();
@@ -159,10 +159,7 @@ fn a_native_container_stays_with_this_runtime() {
     assert!(record(&bundle).get("delegate").is_none());
     assert_eq!(bundle.runtime.state(&bundle.id)["status"], "running");
     assert_eq!(bundle.exec(&[], &["echo", "in"]).ok(), "in\n");
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     assert_nothing_left(&bundle);
 }
 
@@ -345,10 +342,7 @@ fn a_runtime_that_has_gone_is_named_and_can_be_cleaned_up() {
             );
         }
         assert!(bundle.runtime.run(&["list"]).ok().contains("running"));
-        bundle
-            .runtime
-            .run(&["delete", "--force", &bundle.id])
-            .silent();
+        bundle.remove();
         until("the process to end", || {
             !Path::new("/proc").join(&pid).exists()
         });

@@ -1,5 +1,5 @@
 //! Docker itself: Debian's dockerd with a containerd of its own, without network and systemd. `FLEET_DOCKER` names a
-//! directory with other builds of its programs than those that tests/setup/docker.sh unpacks.
+//! directory with other builds of its programs than those that the Makefile has unpacked.
 #![allow(missing_docs, clippy::expect_used, clippy::print_stdout)]
 
 use std::env;

@@ -40,7 +40,7 @@ fn create_start_delete() {
         );
     }
     bundle.runtime.run(&["start", &bundle.id]).silent();
-    bundle.runtime.wait_for(&bundle.id, "stopped");
+    bundle.becomes("stopped");
     assert_eq!(
         fs::read_to_string(bundle.dir.join("rootfs/done")).expect("the program ran"),
         "hi\n"
@@ -185,7 +185,7 @@ fn signals() {
         .runtime
         .run(&["kill", "--all", &bundle.id, "9"])
         .silent();
-    bundle.runtime.wait_for(&bundle.id, "stopped");
+    bundle.becomes("stopped");
     drop(
         bundle
             .runtime
@@ -218,10 +218,7 @@ fn pause_resume_and_kill_while_paused() {
     drop(bundle.runtime.run(&["pause", &bundle.id]).fails("paused"));
     bundle.runtime.run(&["resume", &bundle.id]).silent();
     drop(bundle.runtime.run(&["resume", &bundle.id]));
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     assert_nothing_left(&bundle);
 }
 
@@ -230,10 +227,7 @@ fn a_paused_container_can_be_deleted() {
     let bundle = Bundle::new("sleep 100");
     bundle.start();
     bundle.runtime.run(&["pause", &bundle.id]).silent();
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     assert_nothing_left(&bundle);
 }
 
@@ -601,10 +595,7 @@ fn hooks_run_with_state_and_their_environment() {
     let bundle = bundle.set("/hooks", hooks);
     bundle.start();
     let pid = bundle.runtime.state(&bundle.id)["pid"].to_string();
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     let text = fs::read_to_string(&out).expect("the hooks wrote");
     let lines: Vec<&str> = text.lines().collect();
     let want: Vec<String> = stages

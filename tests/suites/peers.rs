@@ -429,10 +429,7 @@ fn the_cgroup_is_named_after_the_container() {
         .remove("cgroupsPath");
     bundle.start();
     assert!(!cgroup_dirs(&bundle.id).is_empty());
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     assert!(cgroup_dirs(&bundle.id).is_empty());
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fleet_tests::{Bundle, Output, path, run, skip, unique};
+use fleet_tests::{Bundle, Output, driver, path, run, skip, unique};
 use serde_json::json;
 
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -320,22 +320,7 @@ fn every_function_of_nvml_resolves() {
 
 /// Some files of Debian's driver packages, or a loud skip where they cannot be had.
 fn real_driver(test: &str) -> Option<String> {
-    let dir = path("FLEET_STATE").join("driver");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("setup/driver.sh");
-    let out = run(Command::new(script).arg(&dir));
-    if out.code != 0 {
-        let why = out
-            .stderr
-            .trim()
-            .lines()
-            .last()
-            .unwrap_or("no reason given");
-        skip(
-            test,
-            &format!("Debian's driver packages cannot be had: {why}"),
-        );
-        return None;
-    }
+    let dir = driver::unpacked(test)?;
     // All of them would be half a gigabyte for each node.
     let (all, some) = (dir.join("root"), PathBuf::from("/run/some-driver-files"));
     let libraries = "usr/lib/x86_64-linux-gnu/nvidia/current";

@@ -4,9 +4,9 @@
 //! of a later directory wins in silence; the same device twice in one directory is removed, since nobody can say which
 //! one is meant.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::model::{ContainerEdits, Spec};
 use crate::name::QualifiedName;
@@ -46,6 +46,8 @@ pub struct Registry {
     errors: Vec<RegistryError>,
     /// What it was read for; files without any of it were left out.
     wanted: Option<Wanted>,
+    /// With the files that were left out, once they were wanted after all.
+    whole: OnceLock<Box<Self>>,
 }
 
 impl Registry {
@@ -64,12 +66,12 @@ impl Registry {
         Self::read(dirs, Some(wanted))
     }
 
-    /// With the files that [`Registry::scan_for`] left out.
+    /// With the files that [`Registry::scan_for`] left out; they are read once.
     #[must_use]
-    pub fn whole(&self) -> Cow<'_, Self> {
+    pub fn whole(&self) -> &Self {
         match self.wanted {
-            Some(_) => Cow::Owned(Self::scan(&self.dirs)),
-            None => Cow::Borrowed(self),
+            Some(_) => self.whole.get_or_init(|| Box::new(Self::scan(&self.dirs))),
+            None => self,
         }
     }
 

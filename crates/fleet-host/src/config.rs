@@ -80,7 +80,7 @@ pub fn runtimes(env: &Env, host: &dyn Host) -> Result<Vec<String>, ConfigError> 
     for path in candidates(env) {
         match host.read(&path) {
             // Whatever else may be wrong with it matters to containers with devices only.
-            Ok(text) if !text.contains("runtimes") => return Ok(Vec::new()),
+            Ok(text) if !mentions(&text, "runtimes") => return Ok(Vec::new()),
             Ok(text) => {
                 let file = Policy::parse(&text, &path.display().to_string())?;
                 return Ok(file.policy.runtimes);
@@ -99,6 +99,12 @@ pub fn runtimes(env: &Env, host: &dyn Host) -> Result<Vec<String>, ConfigError> 
         }
     }
     Ok(Vec::new())
+}
+
+/// Whether a setting may be in this text: the file as it is shipped explains them all, and would be parsed at every create.
+fn mentions(text: &str, setting: &str) -> bool {
+    text.lines()
+        .any(|line| !line.trim_start().starts_with('#') && line.contains(setting))
 }
 
 /// Whether a file is NVIDIA's own.
@@ -277,6 +283,9 @@ mod tests {
             runtimes(&Env::default(), &host)
         };
         assert!(names(&[]).unwrap().is_empty());
+        // A comment names it, and what is wrong elsewhere matters to containers with devices only.
+        let shipped = " # runtimes = [\"crun\"]\nprofile = [\n";
+        assert!(names(&[(SYSTEM, shipped)]).unwrap().is_empty());
         let toolkit = "[nvidia-container-runtime]\nruntimes = [\"runc\", \"crun\"]\n";
         assert!(names(&[(TOOLKIT, toolkit)]).unwrap().is_empty());
         let ours = "runtimes = [\"crun\", \"/opt/runc\"]\n";

@@ -178,7 +178,7 @@ impl Job<'_> {
         let had_spec = registry.devices().iter().any(|name| name.kind() == KIND);
         let (mut again, mut new) = (made.warnings, made.supplied);
         new.retain(Supplied::is_there);
-        match self.attempt(&rebuilt(&registry, made.spec), &mut again, &mut new) {
+        match self.attempt(&rebuilt(registry, made.spec), &mut again, &mut new) {
             Ok(plan) => {
                 *notes = again;
                 supplied.append(&mut new);

@@ -113,7 +113,6 @@ pub fn install(filter: &Filter, agent: Option<&Receiver>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::time::{Duration, Instant};
 
     use nix::errno::Errno;
     use nix::sys::utsname::uname;
@@ -231,30 +230,5 @@ mod tests {
             let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
             assert!(status.contains("Seccomp:\t2"), "{status}");
         });
-    }
-
-    #[test]
-    #[ignore = "a measurement; run with --ignored --nocapture"]
-    fn compiling_against_the_cache() {
-        let profile = engine_profile().unwrap();
-        let dir = scratch("time");
-        let median = |directory: Option<&Path>| -> Duration {
-            let mut times: Vec<Duration> = (0..51)
-                .map(|_| {
-                    let begin = Instant::now();
-                    load(&profile, directory).unwrap();
-                    begin.elapsed()
-                })
-                .collect();
-            times.sort();
-            times[times.len() / 2]
-        };
-        let size = load(&profile, Some(&dir)).unwrap().unwrap().bpf.len();
-        println!(
-            "{size} bytes, compiled {:?}, cached {:?}",
-            median(None),
-            median(Some(&dir))
-        );
-        std::fs::remove_dir_all(dir).unwrap();
     }
 }

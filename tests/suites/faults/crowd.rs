@@ -34,12 +34,9 @@ fn beside(first: &Bundle) -> Bundle {
 fn live(bundle: &Bundle) {
     bundle.make("create", &[]).silent();
     bundle.runtime.run(&["start", &bundle.id]).silent();
-    bundle.runtime.wait_for(&bundle.id, "running");
+    bundle.becomes("running");
     assert_eq!(bundle.exec(&[], &["sh", "-c", "exit 3"]).code, 3);
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
 }
 
 #[test]

@@ -163,10 +163,7 @@ fn a_read_only_state_root() {
         "delete",
     );
     root.remount(MsFlags::empty());
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     drop(root);
     fleet_tests::assert_nothing_left(&bundle);
 }
@@ -191,10 +188,7 @@ fn few_descriptors() {
             .args(command.get_args()))
     };
     bundle.make("create", &[]).silent();
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     let census = Census::take();
     let dir = bundle.dir.display().to_string();
     let mut fit = Vec::new();
@@ -202,10 +196,7 @@ fn few_descriptors() {
         let context = format!("create with {limit} descriptors");
         let made = with(limit, &["create", "--bundle", &dir, &bundle.id]);
         if made.code == 0 {
-            bundle
-                .runtime
-                .run(&["delete", "--force", &bundle.id])
-                .silent();
+            bundle.remove();
         } else {
             assert_clear(&made, 1, &context);
             assert!(out_of_descriptors(&made.stderr), "{context}: {made:#?}");

@@ -100,10 +100,7 @@ fn settled() -> (Bundle, Census) {
     let bundle = bundle();
     bundle.make("run", &["-d"]).silent();
     until("the program", || ran(&bundle) == 1);
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     let census = Census::take();
     (bundle, census)
 }
@@ -231,7 +228,7 @@ fn start_killed_anywhere() {
                 assert_eq!(state["status"], "running", "{context}");
             }
             until(&format!("{context}: the program"), || ran(&bundle) == 1);
-            bundle.runtime.wait_for(&bundle.id, "running");
+            bundle.becomes("running");
             recovers(&bundle, &census, context);
         },
     );

@@ -94,10 +94,7 @@ fn damaged_records() {
     }
     let bundle = Bundle::new("sleep 100");
     bundle.start();
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     let census = Census::take();
     let half = |text: &[u8]| text[..text.len() / 2].to_vec();
     type Damage<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
@@ -122,10 +119,7 @@ fn damaged_records() {
             let list = bundle.runtime.run(&["list", "--format", "json"]);
             assert_eq!((list.code, list.stdout.as_str()), (0, "[]\n"), "{list:#?}");
             assert!(list.stderr.contains("damaged"), "{list:#?}");
-            bundle
-                .runtime
-                .run(&["delete", "--force", &bundle.id])
-                .silent();
+            bundle.remove();
             census.assert_nothing_new(&context);
         }
     }
@@ -153,10 +147,7 @@ fn a_directory_without_a_record() {
     assert_clear(&told, 1, "create");
     assert!(told.stderr.contains("already exists"), "{told:#?}");
     assert_eq!(bundle.runtime.run(&["list", "--format", "json"]).code, 0);
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     bundle.make("create", &[]).silent();
 }
 
@@ -198,7 +189,7 @@ fn the_waiting_process_is_killed() {
     bundle.make("create", &[]).silent();
     let pid = bundle.runtime.state(&bundle.id)["pid"].to_string();
     run(Command::new("kill").args(["-9", &pid])).silent();
-    bundle.runtime.wait_for(&bundle.id, "stopped");
+    bundle.becomes("stopped");
     drop(bundle.runtime.run(&["start", &bundle.id]).fails("stopped"));
     bundle.runtime.run(&["delete", &bundle.id]).silent();
     fleet_tests::assert_nothing_left(&bundle);
@@ -256,9 +247,6 @@ fn conmon_is_killed() {
         !fs::exists(format!("/proc/{}", pid.trim())).expect("look")
     });
     assert_eq!(bundle.runtime.run(&["state", &bundle.id]).code, 0);
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     fleet_tests::assert_nothing_left(&bundle);
 }

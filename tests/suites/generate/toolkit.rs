@@ -9,7 +9,8 @@ use fleet_cdi::{Format, Spec, encode_spec, read_spec};
 use fleet_tests::toolkit::{Room, nvidia_ctk};
 use fleet_tests::{path, run, skip};
 
-use super::{Node, cuda, machine_of, real_driver};
+use super::Node;
+use super::driver::{cuda, machine_of, real_driver};
 
 /// Both write hooks that name this.
 const HOOK: [&str; 2] = ["--nvidia-cdi-hook-path", "/usr/bin/nvidia-cdi-hook"];

@@ -135,10 +135,7 @@ fn the_binary_cannot_be_overwritten() {
         fs::read(&copy).expect("read") == original,
         "the binary was changed"
     );
-    bundle
-        .runtime
-        .run(&["delete", "--force", &bundle.id])
-        .silent();
+    bundle.remove();
     for program in ["/proc/self/exe", "/proc/1/exe", "/link"] {
         let mut spec = bundle.spec.clone();
         drop(fs::remove_file(bundle.dir.join("rootfs/link")));

@@ -383,6 +383,7 @@ fn a_scan_for_devices_resolves_as_a_full_one() {
     );
     assert_eq!(partial.whole().devices(), full.devices());
     assert_eq!(partial.whole().errors(), full.errors());
+    assert!(std::ptr::eq(partial.whole(), partial.whole()), "read once");
     for asked in [
         &["v/c=0"][..],
         &["v/c=e", "v/c=0"],
