@@ -53,7 +53,7 @@ impl MissingNodes {
         }
     }
 
-    fn settled(self) -> Self {
+    fn settled(self, is_machines_dev: impl FnOnce() -> bool) -> Self {
         match self {
             Self::InOwnDev { told } => match (is_machines_dev(), told) {
                 (false, _) => Self::Stay("/dev is not the machine's own (no devtmpfs)"),
@@ -132,7 +132,7 @@ pub fn supply(dev: &Tree, wanted: &[DeviceNode], missing: MissingNodes) -> Vec<S
     if wanted.is_empty() {
         return Vec::new();
     }
-    let missing = missing.settled();
+    let missing = missing.settled(is_machines_dev);
     let supplied = wanted.into_iter().filter_map(|node| {
         let state = match missing {
             MissingNodes::Stay(why) => SupplyState::Missing(why.to_owned()),
@@ -180,6 +180,19 @@ mod tests {
                 panic!("{env:?}")
             };
             assert!(why.contains("root"), "{why}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_made_in_the_dev_of_a_container() {
+        let settled = |told, own| MissingNodes::InOwnDev { told }.settled(|| own);
+        assert_eq!(settled(false, true), MissingNodes::Made);
+        assert_eq!(settled(true, true), MissingNodes::Told);
+        for told in [false, true] {
+            let MissingNodes::Stay(why) = settled(told, false) else {
+                panic!("{told}")
+            };
+            assert!(why.contains("devtmpfs"), "{why}");
         }
     }
 

@@ -440,4 +440,18 @@ mod tests {
             assert_eq!(text.to_str(), Some(left));
         }
     }
+
+    /// A file in the link's place is the image's or another container's: nothing tells that it may go.
+    #[test]
+    fn a_file_that_appears_beside_the_scan_stays() {
+        let tree = Tree::new("scan-race-file");
+        tree.write("lib/libcuda.so.550.1", image(true, 62, "libcuda.so.1"));
+        let root = tree.root();
+        let (scan, _) = Scan::new(&root, "/lib").unwrap();
+        tree.write("lib/libcuda.so.1", b"theirs".to_vec());
+        let done = scan.finish(Links::Make(&HashSet::new()));
+        assert!(done.unlinked.is_none(), "{:?}", done.unlinked);
+        let text = std::fs::read(tree.path.join("lib/libcuda.so.1")).unwrap();
+        assert_eq!(text, b"theirs");
+    }
 }
