@@ -12,12 +12,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
+use fleet_rootfs::root::clean;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::sys::stat::{Mode, umask};
 use serde_json::{Value, json};
 
-use crate::engine::view::clean;
 use crate::error::{Context, Error, Result};
 use crate::pidfd::PidFd;
 use crate::record::Container;

@@ -597,4 +597,17 @@ pub(crate) mod tests {
             nix::mount::umount(&volume).unwrap();
         });
     }
+
+    #[test]
+    fn clean_paths() {
+        for (from, to) in [
+            ("/a//b/", "/a/b"),
+            ("/", "/"),
+            ("a", "/a"),
+            ("/../../etc", "/etc"),
+            ("/a/./b/../c", "/a/c"),
+        ] {
+            assert_eq!(clean(from), to);
+        }
+    }
 }

@@ -8,11 +8,12 @@
 use std::fs;
 use std::path::Path;
 
+use fleet_rootfs::root::clean;
+
 use super::hierarchy::{self, Hierarchy, Version};
 use super::systemd::{self, HINT, Manager, Session};
 use super::unit::Unit;
 use super::{Cgroup, CgroupError, Driver, Result};
-use crate::engine::view::clean;
 
 /// Longest path accepted, in bytes: with a mount point before it and a file name after it, it stays below `PATH_MAX`.
 const LONGEST: usize = 3800;

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use fleet_rootfs::root::clean;
 use serde_json::{Map, Value, json};
 
 use crate::annotations;
@@ -304,22 +305,6 @@ fn destination(mount: &Value) -> String {
     clean(mount["destination"].as_str().unwrap_or_default())
 }
 
-/// Lexically cleans a path: one slash between parts, none at the end, `.` and `..` resolved, absolute.
-#[must_use]
-pub fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            other => parts.push(other),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
 fn options(mount: &Value) -> Vec<&str> {
     spec::list(mount, "/options")
         .iter()
@@ -455,19 +440,6 @@ mod tests {
             bundle: Path::new("/"),
         };
         create(&full, here).unwrap()
-    }
-
-    #[test]
-    fn clean_paths() {
-        for (from, to) in [
-            ("/a//b/", "/a/b"),
-            ("/", "/"),
-            ("a", "/a"),
-            ("/../../etc", "/etc"),
-            ("/a/./b/../c", "/a/c"),
-        ] {
-            assert_eq!(clean(from), to);
-        }
     }
 
     #[test]

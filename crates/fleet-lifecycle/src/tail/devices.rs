@@ -7,13 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use fleet_rootfs::root::clean;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Gid, Uid, chown};
 use serde_json::Value;
 
 use super::mounts::{Layout, make_target};
 use super::nodes::{self, HostNode};
-use crate::engine::view::clean;
 use crate::error::{Context, Error, Result};
 use crate::sys::mount::{Attributes, attach_tree, attr, clone_tree, set_attributes};
 use crate::{idmap, spec};

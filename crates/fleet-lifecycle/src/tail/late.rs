@@ -9,12 +9,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use fleet_rootfs::root::clean;
 use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
 use super::mounts::{Fixup, c_path, make_target};
 use crate::cgroup::Shown;
-use crate::engine::view::clean;
 use crate::error::{Context, Error, Result};
 use crate::sys::mount::{Attributes, attach_tree, attr, clone_tree, open_in_root, set_attributes};
 use crate::{idmap, mount_options, spec};

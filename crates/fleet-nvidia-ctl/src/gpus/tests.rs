@@ -3,10 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use clap::Parser;
 use serde_json::{Value, json};
-
-use crate::cli::Cli;
 
 const SPEC: &str = "cdiVersion: 0.5.0
 kind: nvidia.com/gpu
@@ -106,22 +103,11 @@ fn node() -> tempfile::TempDir {
 
 /// Output and remarks.
 fn typed(root: &Path, args: &[&str]) -> (String, String) {
-    let start = [
-        "fleet-nvidia-ctl",
-        "--root-dir",
-        root.to_str().unwrap(),
-        "--config",
-        "/etc/fleet-nvidia/config.toml",
-    ];
-    let cli = Cli::try_parse_from(start.iter().chain(args)).unwrap();
-    let (mut out, mut remarks) = (Vec::new(), Vec::new());
-    let verdict = crate::run(&cli, &mut out, &mut remarks);
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let mut remarks = text(remarks);
+    let (verdict, out, mut remarks) = crate::tests::typed(root, args);
     if let Err(err) = verdict {
         remarks.push_str(&err.to_string());
     }
-    (text(out), remarks)
+    (out, remarks)
 }
 
 /// The forms are interfaces: they change with their version.
