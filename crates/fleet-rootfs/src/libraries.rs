@@ -448,7 +448,7 @@ mod tests {
         tree.write("lib/libcuda.so.550.1", image(true, 62, "libcuda.so.1"));
         let root = tree.root();
         let (scan, _) = Scan::new(&root, "/lib").unwrap();
-        tree.write("lib/libcuda.so.1", b"theirs".to_vec());
+        tree.write("lib/libcuda.so.1", b"theirs");
         let done = scan.finish(Links::Make(&HashSet::new()));
         assert!(done.unlinked.is_none(), "{:?}", done.unlinked);
         let text = std::fs::read(tree.path.join("lib/libcuda.so.1")).unwrap();
