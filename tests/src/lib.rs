@@ -14,6 +14,7 @@ pub mod driver;
 pub mod engine;
 pub mod toolkit;
 pub mod tracer;
+pub mod views;
 
 use std::env;
 use std::fs;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fleet_tests::views::on_cgroup_v2;
 use fleet_tests::{Bundle, path, run, skip};
 use serde_json::{Value, json};
 
@@ -95,32 +96,10 @@ fn isolation() {
     each_its_own("isolation");
 }
 
-/// The same with cgroup v2, whose rules are a BPF program: in a mount namespace where it is the only view.
+/// The same with cgroup v2, whose rules are a BPF program.
 #[test]
 fn isolation_on_cgroup_v2() {
-    if std::env::var_os("FLEET_V2_VIEW").is_some() {
-        each_its_own("isolation_on_cgroup_v2");
-        return;
-    }
-    let unified = Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists();
-    if !unified {
-        // On a machine with cgroup v2 alone, `isolation` is this test.
-        if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-            skip(
-                "isolation_on_cgroup_v2",
-                "the machine has no cgroup2 file system",
-            );
-        }
-        return;
-    }
-    let script = "mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup && exec \"$0\" --exact isolation_on_cgroup_v2 --nocapture";
-    let exe = std::env::current_exe().expect("own path");
-    let out = run(Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", script])
-        .arg(exe)
-        .env("FLEET_V2_VIEW", "1"));
-    assert_eq!(out.code, 0, "{out:#?}");
-    assert!(out.stdout.contains("1 passed"), "{out:#?}");
+    on_cgroup_v2("isolation_on_cgroup_v2", each_its_own);
 }
 
 #[test]

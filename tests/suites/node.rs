@@ -7,6 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use fleet_tests::views::on_cgroup_v2;
 use fleet_tests::{Bundle, Output, assert_nothing_left, path, run, skip, until};
 use serde_json::{Value, json};
 

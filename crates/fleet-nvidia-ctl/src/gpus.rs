@@ -4,6 +4,7 @@
 mod gpu;
 mod metrics;
 mod process;
+mod programs;
 pub(crate) mod record;
 mod rules;
 mod table;
@@ -77,7 +78,7 @@ struct Holder {
     spec_file: Option<String>,
     /// Who asked, in the form of a plan's origin; `{"from": "cgroup"}` where nobody did and the live cgroup allows it.
     source: serde_json::Value,
-    /// Whether the container's cgroup lets it open the GPU now; absent where that cannot be read back, as on cgroup v2.
+    /// Whether the container's cgroup lets it open the GPU now; absent where that cannot be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     cgroup_allows: Option<bool>,
     /// Its processes that have the GPU open now.
@@ -145,7 +146,7 @@ fn report(
         processes = rest;
         let (mut containers, mut others) = (Vec::new(), here);
         for (record, rules) in records {
-            let allows = rules.as_ref().map(|rules| rules.allow(gpu.device));
+            let allows = rules.as_ref().and_then(|rules| rules.allow(gpu.device));
             let unasked = || (allows == Some(true)).then(record::Granted::by_cgroup);
             let Some(granted) = record.granted(gpu.device).or_else(unasked) else {
                 continue;

@@ -123,13 +123,7 @@ fn gpus_and_explain_name_the_holder_and_who_asked() {
         json!({"from": "annotation", "name": "cdi.k8s.io/x"})
     );
     assert_eq!(holder["labels"]["io.kubernetes.pod.name"], "train");
-    // cgroup v2 cannot be asked.
-    let v1 = fs::exists("/sys/fs/cgroup/devices").expect("stat");
-    assert_eq!(
-        holder.get("cgroupAllows"),
-        v1.then_some(&json!(true)),
-        "{all:#}"
-    );
+    assert_eq!(holder["cgroupAllows"], true, "{all:#}");
     let open = holder["open"].as_array().expect("open");
     assert!(
         open.iter()
@@ -154,6 +148,54 @@ fn gpus_and_explain_name_the_holder_and_who_asked() {
         explained.contains("/etc/cdi/nvidia.yaml nvidia.com/gpu=1"),
         "{explained}"
     );
+}
+
+/// A container that asked for one GPU, and one that may open everything.
+fn live_rules(test: &str) {
+    if !gpus(test) {
+        return;
+    }
+    let config = config("live", "");
+    let own =
+        Bundle::new("sleep 1000").set("/annotations", json!({"cdi.k8s.io/x": "nvidia.com/gpu=1"}));
+    let open = Bundle::new("sleep 1000").set(
+        "/linux/resources/devices",
+        json!([{"allow": true, "access": "rwm"}]),
+    );
+    let report = |bundle: &Bundle| -> Value {
+        let root = bundle.runtime.root.display().to_string();
+        let out = ctl(&["gpus", "--json", "--state-root", &root]).ok();
+        serde_json::from_str(&out).expect("JSON")
+    };
+    let holders = |bundle: &Bundle, gpu: usize| {
+        let all = report(bundle);
+        let all = all["gpus"][gpu]["containers"].as_array().expect("a list");
+        let told = all.iter().map(|holder| {
+            (
+                holder["source"]["from"].clone(),
+                holder["cgroupAllows"].clone(),
+            )
+        });
+        told.collect::<Vec<_>>()
+    };
+    for bundle in [&own, &open] {
+        start(bundle, &config).silent();
+    }
+    assert_eq!(holders(&own, 0), []);
+    assert_eq!(holders(&own, 1), [(json!("annotation"), json!(true))]);
+    for gpu in [0, 1] {
+        assert_eq!(holders(&open, gpu), [(json!("cgroup"), json!(true))]);
+    }
+}
+
+#[test]
+fn live_rules_of_containers() {
+    live_rules("holders::live_rules_of_containers");
+}
+
+#[test]
+fn live_rules_on_cgroup_v2() {
+    on_cgroup_v2("holders::live_rules_on_cgroup_v2", live_rules);
 }
 
 #[test]

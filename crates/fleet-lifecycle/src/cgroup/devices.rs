@@ -8,10 +8,8 @@ use serde_json::Value;
 
 use super::{CgroupError, Result};
 
-/// Access bits, as the kernel's `BPF_DEVCG_ACC_*` (`<linux/bpf.h>`).
-pub(super) const MKNOD: u8 = 1;
-pub(super) const READ: u8 = 2;
-pub(super) const WRITE: u8 = 4;
+/// Access bits, as the kernel has them.
+pub(super) use fleet_bpf::context::{MKNOD, READ, WRITE};
 pub(super) const ALL: u8 = MKNOD | READ | WRITE;
 
 /// Kind of a device, or all.

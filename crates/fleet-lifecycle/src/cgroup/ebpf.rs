@@ -12,16 +12,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use super::devices::{ALL, Kind, Rule, Rules};
-use crate::sys::bpf::{self, Instruction};
+use fleet_bpf::context::{ACCESS_TYPE, BLOCK as DEV_BLOCK, CHAR as DEV_CHAR, MAJOR, MINOR};
+use fleet_bpf::{self as bpf, Instruction};
 
-/// Offsets in `struct bpf_cgroup_dev_ctx`.
-const ACCESS_TYPE: i16 = 0;
-const MAJOR: i16 = 4;
-const MINOR: i16 = 8;
-/// `BPF_DEVCG_DEV_*`: the low half of `access_type`.
-const DEV_BLOCK: i32 = 1;
-const DEV_CHAR: i32 = 2;
+use super::devices::{ALL, Kind, Rule, Rules};
 
 /// Registers: 1 is the context; then kind, access still wanted, major, minor.
 const CTX: u8 = 1;

@@ -1,6 +1,5 @@
 //! Raw system calls that no crate wraps. Nothing here decides anything.
 
-pub mod bpf;
 pub mod mount;
 pub mod process;
 pub mod tail;

@@ -1,20 +1,29 @@
-//! What a container's cgroup lets it open now. cgroup v1 tells it in `devices.list` (kernel `cgroup-v1/devices.rst`); on v2 it is
-//! a program in the kernel, which cannot be read back as rules.
+//! What a container's cgroup lets it open now. cgroup v1 tells it in `devices.list` (kernel `cgroup-v1/devices.rst`); on v2 there
+//! are programs in the kernel instead.
 
 use std::path::Path;
 
 use super::gpu::DevNum;
+use super::programs::Programs;
 use crate::files::Files;
 
 /// Where the v1 controller is mounted.
 const CONTROLLER: &str = "/sys/fs/cgroup/devices";
+/// Where cgroup v2 is, if it is the only one.
+const UNIFIED: &str = "/sys/fs/cgroup";
 
 /// A live set of rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Rules(Vec<Rule>);
+pub(crate) enum Rules {
+    /// cgroup v1.
+    Listed(Vec<Rule>),
+    /// cgroup v2.
+    Programs(Programs),
+}
 
+/// A line of `devices.list`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Rule {
+pub(crate) struct Rule {
     major: Option<i64>,
     minor: Option<i64>,
 }
@@ -22,23 +31,37 @@ struct Rule {
 impl Rules {
     /// Those of a cgroup; `None` where they cannot be read.
     pub(crate) fn read(files: &Files, cgroup: &str) -> Option<Self> {
-        let path = Path::new(CONTROLLER)
-            .join(cgroup.trim_start_matches('/'))
-            .join("devices.list");
-        let text = files.read(&path).ok()??;
-        Some(Self(text.lines().filter_map(Rule::parse).collect()))
+        let cgroup = cgroup.trim_start_matches('/');
+        let list = Path::new(CONTROLLER).join(cgroup).join("devices.list");
+        if let Ok(Some(text)) = files.read(&list) {
+            return Some(Self::listed(&text));
+        }
+        let unified = Path::new(UNIFIED);
+        // The programs are the running kernel's.
+        let is_v2 = files.is_this_machine() && files.exists(&unified.join("cgroup.controllers"));
+        let programs = is_v2.then(|| Programs::read(&unified.join(cgroup)))?;
+        programs.ok().map(Self::Programs)
     }
 
-    /// Whether a character device may be read or written.
-    pub(crate) fn allow(&self, device: DevNum) -> bool {
-        let is = |rule: Option<i64>, number: i64| rule.is_none_or(|rule| rule == number);
-        self.0
-            .iter()
-            .any(|rule| is(rule.major, device.major) && is(rule.minor, device.minor))
+    fn listed(text: &str) -> Self {
+        Self::Listed(text.lines().filter_map(Rule::parse).collect())
+    }
+
+    /// Whether a character device may be read or written; `None` where that cannot be told.
+    pub(crate) fn allow(&self, device: DevNum) -> Option<bool> {
+        match self {
+            Self::Listed(rules) => Some(rules.iter().any(|rule| rule.covers(device))),
+            Self::Programs(programs) => programs.allow(device),
+        }
     }
 }
 
 impl Rule {
+    fn covers(&self, device: DevNum) -> bool {
+        let is = |rule: Option<i64>, number: i64| rule.is_none_or(|rule| rule == number);
+        is(self.major, device.major) && is(self.minor, device.minor)
+    }
+
     /// `c 195:0 rw`, `a *:* rwm`. One for making nodes alone opens nothing.
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
@@ -76,8 +99,7 @@ mod tests {
             ("c 1950:0 rwm\nnonsense\nc x:0 rw", false),
             ("", false),
         ] {
-            let rules = Rules(text.lines().filter_map(Rule::parse).collect());
-            assert_eq!(rules.allow(gpu), allowed, "{text}");
+            assert_eq!(Rules::listed(text).allow(gpu), Some(allowed), "{text}");
         }
     }
 }

@@ -36,6 +36,7 @@ const PROG_LOAD: libc::c_long = 5;
 const PROG_ATTACH: libc::c_long = 8;
 const PROG_DETACH: libc::c_long = 9;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 /// `BPF_PROG_TYPE_CGROUP_DEVICE`.
 const TYPE_CGROUP_DEVICE: u32 = 15;
@@ -43,6 +44,10 @@ const TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
 /// `BPF_F_ALLOW_MULTI`.
 const ALLOW_MULTI: u32 = 2;
+/// `BPF_F_QUERY_EFFECTIVE`.
+const EFFECTIVE: u32 = 1;
+/// Instructions of a program that may be loaded (`BPF_COMPLEXITY_LIMIT_INSNS`).
+const MAX_INSTRUCTIONS: usize = 1_000_000;
 /// Programs that may be attached to one cgroup (`BPF_CGROUP_MAX_PROGS`).
 const MAX_PROGRAMS: usize = 64;
 
@@ -141,10 +146,23 @@ pub fn detach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
 /// # Errors
 /// As the system call.
 pub fn attached(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+    query(cgroup, 0)
+}
+
+/// The device programs that hold for this cgroup, those of the cgroups above included: all of them must allow.
+///
+/// # Errors
+/// As the system call.
+pub fn in_force(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+    query(cgroup, EFFECTIVE)
+}
+
+fn query(cgroup: BorrowedFd<'_>, flags: u32) -> io::Result<Vec<OwnedFd>> {
     let mut ids = [0_u32; MAX_PROGRAMS];
     let mut attribute = Attribute::new();
     attribute.put_fd(0, cgroup);
     attribute.put32(4, ATTACH_CGROUP_DEVICE);
+    attribute.put32(8, flags);
     attribute.put_pointer(16, ids.as_mut_ptr());
     attribute.put32(24, u32::try_from(MAX_PROGRAMS).unwrap_or(0));
     attribute.call(PROG_QUERY)?;
@@ -158,4 +176,53 @@ fn by_id(id: u32) -> io::Result<OwnedFd> {
     let mut attribute = Attribute::new();
     attribute.put32(0, id);
     attribute.call(PROG_GET_FD_BY_ID).map(owned)
+}
+
+/// `struct bpf_prog_info`, as far as the instructions of the verified program; the kernel takes any prefix.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    native_length: u32,
+    length: u32,
+    native_code: u64,
+    code: u64,
+}
+
+/// The instructions of a program, as the verifier has left them.
+///
+/// # Errors
+/// As the system call; `EPERM` where the kernel shows them to nobody (`kernel.kptr_restrict`, `man 5 proc_sys_kernel`) or not
+/// to this user.
+pub fn code(program: BorrowedFd<'_>) -> io::Result<Vec<Instruction>> {
+    let mut info = ProgramInfo::default();
+    ask(program, &mut info)?;
+    let size = std::mem::size_of::<Instruction>();
+    let count = usize::try_from(info.length).unwrap_or(usize::MAX) / size;
+    if count > MAX_INSTRUCTIONS {
+        return Err(io::Error::from(io::ErrorKind::InvalidData));
+    }
+    let mut code = vec![Instruction::new(0, 0, 0, 0, 0); count];
+    info = ProgramInfo {
+        length: info.length,
+        code: code.as_mut_ptr() as usize as u64,
+        ..ProgramInfo::default()
+    };
+    ask(program, &mut info)?;
+    // Where it may not be seen, no error tells.
+    if info.length == 0 || info.code == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    Ok(code)
+}
+
+fn ask(program: BorrowedFd<'_>, info: &mut ProgramInfo) -> io::Result<()> {
+    let size = u32::try_from(std::mem::size_of::<ProgramInfo>()).unwrap_or_default();
+    let mut attribute = Attribute::new();
+    attribute.put_fd(0, program);
+    attribute.put32(4, size);
+    attribute.put_pointer(8, std::ptr::from_mut(info));
+    attribute.call(OBJ_GET_INFO_BY_FD).map(drop)
 }
