@@ -592,7 +592,8 @@ pub fn assert_nothing_left(bundle: &Bundle) {
         let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         assert!(
             !comm.starts_with("fleet:[") && !comm.starts_with("youki:["),
-            "process {name} is left: {comm}"
+            "process {name} is left: {comm} {}",
+            fs::read_to_string(entry.path().join("stat")).unwrap_or_default()
         );
     }
 }

@@ -29,3 +29,24 @@ pub fn on_cgroup_v2(test: &str, body: impl FnOnce(&str)) {
     assert_eq!(out.code, 0, "{out:#?}");
     assert!(out.stdout.contains("1 passed"), "{out:#?}");
 }
+
+/// Whether a controller is at hand, in a hierarchy of its own or in that of cgroup v2; where it is not, the test is skipped.
+#[must_use]
+pub fn controllers(test: &str, wanted: &[&str]) -> bool {
+    let all = Path::new("/sys/fs/cgroup");
+    let unified = std::fs::read_to_string(all.join("cgroup.controllers")).unwrap_or_default();
+    let is_there = |name: &&str| {
+        let own = all.join(name).join("cgroup.procs").exists();
+        own || unified.split_whitespace().any(|word| word == *name)
+    };
+    match wanted.iter().find(|name| !is_there(name)) {
+        Some(name) => {
+            skip(
+                test,
+                &format!("the cgroups in view have no {name} controller"),
+            );
+            false
+        }
+        None => true,
+    }
+}

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use fleet_tests::{Bundle, Output, assert_nothing_left, notifier, path, run, skip, unique, until};
 use serde_json::{Value, json};
@@ -391,6 +392,8 @@ fn a_service_manager_hears_through_it() {
     for name in peers("a_service_manager_hears_through_it") {
         let address = format!("/run/{}", unique("manager"));
         let manager = std::os::unix::net::UnixDatagram::bind(&address).expect("bind");
+        let patience = Some(Duration::from_secs(30));
+        manager.set_read_timeout(patience).expect("a timeout");
         let bundle = bundle(name, "say READY=1; sleep 100");
         fs::copy(notifier(), bundle.dir.join("rootfs/bin/say")).expect("copy");
         bundle.write();

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
+use fleet_tests::views::controllers;
 use fleet_tests::{Bundle, Runtime, assert_nothing_left, differs, ours, run, until};
 use serde_json::{Value, json};
 
@@ -233,7 +234,8 @@ fn a_paused_container_can_be_deleted() {
 
 #[test]
 fn ps_list_events_update() {
-    if differs("ps_list_events_update", &["crun"]) {
+    let test = "ps_list_events_update";
+    if differs(test, &["crun"]) || !controllers(test, &["pids", "memory"]) {
         return;
     }
     let bundle = Bundle::new("sleep 100 & sleep 100; true");
@@ -286,6 +288,9 @@ fn ps_list_events_update() {
 
 #[test]
 fn limits_are_set_and_updated() {
+    if !controllers("limits_are_set_and_updated", &["memory"]) {
+        return;
+    }
     let bundle =
         Bundle::new("sleep 100").set("/linux/resources/memory", json!({"limit": 67_108_864}));
     bundle.start();

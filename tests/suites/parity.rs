@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use fleet_tests::views::controllers;
 use fleet_tests::{
     Bundle, assert_nothing_left, cgroup_dirs, differs, not_for_peers, ours, run, skip, unique,
     until,

@@ -441,6 +441,7 @@ fn unified_resources() {
     let dirs = cgroup_dirs(&bundle.cgroup());
     let read = |file: &str| fs::read_to_string(dirs[0].join(file)).expect("read");
     assert_eq!(read("cgroup.max.depth"), "7\n");
+    drop(bundle);
     for files in [
         json!({"no.such.file": "1"}),
         json!({"../cgroup.procs": "1"}),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use fleet_tests::{Bundle, not_for_peers, run, skip, until};
 use serde_json::{Value, json};
@@ -18,7 +19,10 @@ struct Stranger(Child);
 
 impl Stranger {
     fn new() -> Self {
-        Self(Command::new("sleep").arg("1000").spawn().expect("spawn"))
+        let stranger = Command::new("sleep").arg("1000").spawn().expect("spawn");
+        // Start times are told in ticks of 10 ms: no container may be as old.
+        std::thread::sleep(Duration::from_millis(30));
+        Self(stranger)
     }
 
     fn lives(&mut self) -> bool {

@@ -5,6 +5,9 @@ use super::*;
 /// Every device but the standard ones is out of reach, made with `mknod` or not, for `exec` too, and after an update.
 #[test]
 fn devices_are_denied() {
+    if !controllers("devices_are_denied", &["pids", "memory"]) {
+        return;
+    }
     let script = "mknod /kmsg c 1 11 2>/dev/null; (true < /kmsg) 2>&1 | grep -o 'not permitted'; true < /dev/zero && echo zero";
     let bundle = Bundle::new("sleep 100").set(
         "/linux/resources/devices",
@@ -60,6 +63,9 @@ fn limit(bundle: &Bundle, names: &[&str]) -> Option<String> {
 
 #[test]
 fn update_options() {
+    if !controllers("update_options", &["memory", "cpu", "pids"]) {
+        return;
+    }
     let bundle = Bundle::new("sleep 100").set(
         "/linux/resources",
         json!({"memory": {"limit": 134_217_728}, "cpu": {"shares": 512, "quota": 50000, "period": 100_000}, "pids": {"limit": 100}}),
@@ -106,6 +112,9 @@ fn update_options() {
 
 #[test]
 fn limits_work() {
+    if !controllers("limits_work", &["pids", "memory"]) {
+        return;
+    }
     let bundle = Bundle::new(
         "i=0; while [ $i -lt 30 ]; do sleep 5 & i=$((i+1)); done 2>&1 | grep -c -m 1 'fork'",
     )
