@@ -4,6 +4,7 @@
 # make vm     Debian trixie with systemd and Podman 5 in a virtual machine, by software emulation: 20 minutes and more
 # make conformance   the suites of crun and runc over this runtime and over both of them; SUITES="crun runc podman" for Podman's, too,
 #             and RUNTIME_TOOLS=DIR SUITES=tools for the validation programs of runtime-tools
+# make deny   licences, origins and duplicates of what is linked, and known vulnerabilities where their list can be reached
 # make bench  create, start, delete, exec and state beside crun and runc, and more: writes docs/benchmarks.md
 # make deb, make rpm, make image    packages, and the image that installs on nodes of a cluster, in target/dist
 # make packages-test    the packages on Debian 12 and 13 and with rpm, lintian and rpmlint; make test does a part of it
@@ -113,6 +114,14 @@ faults:
 FUZZ_SECONDS ?= 30
 fuzz: setup
 	tests/fuzz/run $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+# What is allowed stands in deny.toml. The list of vulnerabilities is fetched each time; a machine that cannot says so.
+.PHONY: deny
+deny:
+	@cargo deny --version >/dev/null 2>&1 || { echo "cargo-deny is missing; hint: cargo install --locked cargo-deny" >&2; exit 1; }
+	cargo deny --locked check bans licenses sources
+	@if cargo deny fetch db >/dev/null 2>&1; then set -x; cargo deny --locked check advisories; \
+		else echo "SKIP deny: the list of vulnerabilities cannot be fetched"; fi
 
 vm: PROFILE = fast
 vm:
