@@ -288,6 +288,17 @@ fn rootfs_propagation() {
     }
 }
 
+/// The propagation of a mount of the host.
+fn group(point: &str) -> String {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("read");
+    let line = table
+        .lines()
+        .find(|line| line.split(' ').nth(4) == Some(point));
+    let fields = line.expect("a mount").split(" - ").next();
+    let fields = fields.expect("fields").split(' ').skip(6);
+    fields.collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn mount_propagation() {
     for (option, want) in [
@@ -340,9 +351,37 @@ fn mount_propagation() {
             },
             "{option}: {line}"
         );
+        // Both ways: of the host's own group, so that what is mounted inside shows outside.
+        if option == "rshared" {
+            assert_eq!(tags, group(&text), "{line}");
+        }
         drop(bundle);
         nix::mount::umount2(text.as_str(), nix::mount::MntFlags::MNT_DETACH).ok();
     }
+}
+
+/// The tail's own binds are copies of the host's mounts, which must not stay of their group unasked.
+#[test]
+fn a_bind_over_a_link_does_not_reach_the_host() {
+    if not_for_peers("a_bind_over_a_link_does_not_reach_the_host") {
+        return;
+    }
+    let bundle = Bundle::new("grep ' /real ' /proc/self/mountinfo");
+    let source = bundle.dir.join("volume");
+    fs::create_dir(&source).expect("mkdir");
+    let text = source.display().to_string();
+    for flags in [nix::mount::MsFlags::MS_BIND, nix::mount::MsFlags::MS_SHARED] {
+        let none = None::<&str>;
+        nix::mount::mount(Some(text.as_str()), text.as_str(), none, flags, none).expect("mount");
+    }
+    std::os::unix::fs::symlink("/real", bundle.dir.join("rootfs/link")).expect("link");
+    let bundle = bundle.mount("/link", "bind", &text, &["rbind"]);
+    let line = bundle.run().ok();
+    assert!(
+        line.contains(" master:") && !line.contains(" shared:"),
+        "{line}"
+    );
+    nix::mount::umount2(text.as_str(), nix::mount::MntFlags::MNT_DETACH).ok();
 }
 
 #[test]

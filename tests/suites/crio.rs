@@ -492,6 +492,39 @@ fn push(list: &mut Value, item: Value) {
     list.as_array_mut().expect("a list").push(item);
 }
 
+/// `mountPropagation: Bidirectional`, for which CRI-O sets the root's propagation, too.
+#[test]
+fn what_a_privileged_container_mounts_shows_on_the_node() {
+    let Some(crio) = Crio::new("what_a_privileged_container_mounts_shows_on_the_node") else {
+        return;
+    };
+    let mut pod = Pod::new(&crio);
+    pod.start();
+    let volume = crio.dir.join("volume");
+    fs::create_dir(&volume).expect("mkdir");
+    let text = volume.display().to_string();
+    let mount = |args: &[&str]| run(Command::new("mount").args(args)).silent();
+    mount(&["--bind", &text, &text]);
+    mount(&["--make-rshared", &text]);
+    let mut container = pod.container("busybox", SERVICE, false);
+    push(
+        &mut container.spec["mounts"],
+        json!({"destination": "/v", "type": "bind", "source": text, "options": ["rbind", "rshared", "rw", "bind"]}),
+    );
+    container.spec["linux"]["rootfsPropagation"] = json!("rshared");
+    for set in ["bounding", "effective", "permitted"] {
+        let caps = &mut container.spec["process"]["capabilities"][set];
+        push(caps, json!("CAP_SYS_ADMIN"));
+    }
+    container.run();
+    let inside = "mkdir /v/inner && mount -t tmpfs none /v/inner && touch /v/inner/file";
+    let made = container.exec_sync(&["sh", "-c", inside], None);
+    assert_eq!(made, said(0, ""));
+    assert!(volume.join("inner/file").exists());
+    container.delete();
+    run(Command::new("umount").args(["--recursive", "--lazy", &text])).silent();
+}
+
 #[test]
 fn gpus_of_a_pod() {
     let test = "gpus_of_a_pod";

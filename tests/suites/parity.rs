@@ -114,6 +114,17 @@ fn a_failing_poststop_hook_does_not_block_delete() {
     let out = bundle.runtime.run(&["delete", "--force", &bundle.id]);
     assert_eq!(out.code, 0, "{out:#?}");
     assert_nothing_left(&bundle);
+    if !ours() {
+        return;
+    }
+    // An engine's log has room for the error alone, so a warning comes to who asks for warnings.
+    assert_eq!(out.stderr, "");
+    bundle.start();
+    let verbose = ["--log-level", "warning", "delete", "--force", &bundle.id];
+    let out = bundle.runtime.run(&verbose);
+    assert_eq!(out.code, 0, "{out:#?}");
+    let told = "fleet-nvidia: warning: error running hook poststop `/bin/false`";
+    assert!(out.stderr.starts_with(told), "{out:#?}");
 }
 
 #[test]
@@ -299,6 +310,32 @@ fn keep_original_groups() {
     if ours() {
         assert_eq!(groups(json!({"run.oci.keep_original_groups": "1"})), "7 44");
     }
+}
+
+/// A runtime inside a container may have less than a privileged container asks for: the engine is told by `create`.
+#[test]
+fn a_capability_that_the_caller_lacks_fails_create() {
+    let bundle = Bundle::new("true");
+    let all = ["CAP_KILL", "CAP_SYS_TIME"];
+    let sets = json!({"bounding": all, "permitted": all, "effective": all});
+    let bundle = bundle.set("/process/capabilities", sets);
+    bundle.write();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--bounding-set=-sys_time", "--inh-caps=-sys_time"])
+        .arg(&bundle.runtime.binary)
+        .arg("--root")
+        .arg(&bundle.runtime.root)
+        .args(["create", "--bundle"])
+        .arg(&bundle.dir)
+        .arg(&bundle.id);
+    let out = run(&mut command);
+    assert_ne!(out.code, 0, "{out:#?}");
+    if ours() {
+        let told = "`process.capabilities.permitted` has CAP_SYS_TIME, which this runtime was started without; hint: ";
+        assert!(out.stderr.contains(told), "{out:#?}");
+    }
+    assert_nothing_left(&bundle);
 }
 
 /// Podman with LISTEN_FDS passes the option and the variable; the descriptors must not be counted twice.

@@ -80,6 +80,16 @@ pub enum CapabilityError {
         /// The cause.
         source: io::Error,
     },
+    /// Nobody can give what he has not.
+    #[error("`process.capabilities.{set}` has {}, which {lacking}", .names.join(", "))]
+    Beyond {
+        /// Which set.
+        set: &'static str,
+        /// The capabilities.
+        names: Vec<String>,
+        /// Who lacks them.
+        lacking: &'static str,
+    },
     /// The result is not what was asked for.
     #[error("{set} capabilities are {have:#x} after they were set to {want:#x}")]
     Mismatch {
@@ -152,6 +162,52 @@ fn bounding_now() -> (u64, u64) {
 
 fn numbers(bits: u64) -> impl Iterator<Item = u32> {
     (0..64).filter(move |number| bits & (1 << number) != 0)
+}
+
+/// Whether [`apply`] can succeed later, when the caller can be told no more. Asked before anything is dropped.
+///
+/// # Errors
+/// [`CapabilityError::Beyond`] by the rules of `man 2 capset`; when it cannot be told.
+pub fn check(sets: &Sets) -> Result<(), CapabilityError> {
+    const CALLER: &str =
+        "this runtime was started without; hint: take it out of the spec, or give it to the engine";
+    let have = tail::capabilities().map_err(|source| CapabilityError::Refused {
+        step: "read capabilities",
+        source,
+    })?;
+    let (known, bounding) = bounding_now();
+    let inheritable = have.inheritable | bounding & sets.bounding;
+    for (set, want, within, lacking) in [
+        ("permitted", sets.permitted, have.permitted, CALLER),
+        (
+            "inheritable",
+            sets.inheritable,
+            inheritable,
+            "its bounding set lacks",
+        ),
+        (
+            "effective",
+            sets.effective,
+            sets.permitted,
+            "its permitted set lacks",
+        ),
+    ] {
+        let names: Vec<String> = numbers(want & known & !within).map(name).collect();
+        if !names.is_empty() {
+            return Err(CapabilityError::Beyond {
+                set,
+                names,
+                lacking,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// As in a spec; the kernel may know more than this runtime.
+fn name(number: u32) -> String {
+    let known = usize::try_from(number).ok().and_then(|at| NAMES.get(at));
+    known.map_or_else(|| number.to_string(), |name| format!("CAP_{name}"))
 }
 
 /// Limits what any later `execve` can gain. Needs `CAP_SETPCAP`, so it comes before the user changes.
@@ -329,6 +385,36 @@ mod tests {
                 err.starts_with("set capabilities: Operation not permitted"),
                 "{err}"
             );
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_given_is_known_beforehand() {
+        let told = |spec: Value| {
+            let told = check(&Sets::from_spec(Some(&spec)).unwrap());
+            told.map_err(|err| err.to_string())
+        };
+        on_a_thread(move || {
+            let few = json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "inheritable": ["CAP_KILL"], "effective": ["CAP_KILL"]});
+            assert_eq!(told(few.clone()), Ok(()));
+            let beyond = json!({"permitted": ["CAP_KILL"], "effective": ["CAP_KILL", "CAP_CHOWN"]});
+            assert_eq!(
+                told(beyond).unwrap_err(),
+                "`process.capabilities.effective` has CAP_CHOWN, which its permitted set lacks"
+            );
+            let unbound = json!({"bounding": ["CAP_KILL"], "inheritable": ["CAP_KILL", "CAP_BPF"]});
+            let err = told(unbound).unwrap_err();
+            assert!(
+                err.starts_with("`process.capabilities.inheritable` has CAP_BPF"),
+                "{err}"
+            );
+            let have = Sets::from_spec(Some(&few)).unwrap();
+            drop_bounding(&have).unwrap();
+            apply(&have).unwrap();
+            let more = json!({"permitted": ["CAP_KILL", "CAP_CHOWN", "CAP_BPF"]});
+            let err = told(more).unwrap_err();
+            let text = "`process.capabilities.permitted` has CAP_CHOWN, CAP_BPF, which this runtime was started without; hint: ";
+            assert!(err.starts_with(text), "{err}");
         });
     }
 

@@ -156,6 +156,7 @@ impl Tail {
             .map_or(Ok(()), Scheduler::apply)?;
         rlimits::apply(&program.rlimits).map_err(|err| Error::Setup(err.to_string()))?;
         let entered = workdir::enter(&program.cwd);
+        capabilities::check(&program.capabilities).map_err(|err| Error::Setup(err.to_string()))?;
         capabilities::drop_bounding(&program.capabilities)
             .op(|| "drop the capability bounding set")?;
         identity::switch(program)?;

@@ -49,8 +49,10 @@ impl Context {
         let who = Identity::current();
         let xdg = std::env::var("XDG_RUNTIME_DIR").ok();
         let root = StateRoot::new(global.root.as_deref(), &who, xdg.as_deref());
+        let log = Log::new(&global);
+        log.listen();
         Self {
-            log: Log::new(&global),
+            log,
             notify_socket: std::env::var("NOTIFY_SOCKET").ok(),
             who,
             root,

@@ -3,6 +3,8 @@
 //! Podman parses the whole `--log` file as a single object, so at default verbosity nothing but the fatal error is
 //! written to it. containerd appends to one file for a container's whole life, so it is never truncated.
 
+mod events;
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use crate::cli::Global;
 
 /// Where and how errors are told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Log {
     file: Option<String>,
     json: bool,
@@ -42,6 +44,13 @@ impl Log {
             file: global.log.clone().filter(|f| !f.is_empty()),
             json: global.log_format == "json",
             verbosity,
+        }
+    }
+
+    /// From here on the warnings of the lifecycle come here, too.
+    pub(crate) fn listen(&self) {
+        if self.verbosity >= 1 {
+            events::pass_on(self.clone());
         }
     }
 

@@ -14,7 +14,7 @@ use crate::annotations;
 use crate::cgroup::Shown;
 use crate::error::Result;
 use crate::spec::{self, Namespace};
-use crate::tail::mounts::{Fixup, LateMount, Layout};
+use crate::tail::mounts::{Fixup, LateMount, Layout, stays_a_peer};
 
 /// The library's spec and what the tail has to do about mounts.
 #[derive(Debug)]
@@ -189,7 +189,8 @@ fn mounts(full: &Value, here: Circumstances<'_>, layout: &mut Layout) -> Result<
         }
         let below = withheld.iter().any(|above| is_below(&to, above));
         if ((below || linked(here.rootfs, &to)) && mount["type"] != "cgroup")
-            || (is_bind(mount) && late(mount, &to, here, mapped))
+            || (is_bind(mount)
+                && (late(mount, &to, here, mapped) || !mapped && stays_a_peer(full, mount)))
         {
             layout
                 .late
@@ -205,7 +206,8 @@ fn mounts(full: &Value, here: Circumstances<'_>, layout: &mut Layout) -> Result<
 }
 
 /// Binds that the library cannot make: idmapped (L8), from a directory that the container's root may not enter (L9), or
-/// over a symbolic link that leads to nothing (L24). What is mounted below a withheld mount must wait for it, too.
+/// over a symbolic link that leads to nothing (L24). One that stays a peer of the host's mount (`stays_a_peer`) is taken
+/// before the runtime makes its own mounts slaves of the host's. What is mounted below a withheld mount must wait for it, too.
 fn late(mount: &Value, to: &str, here: Circumstances<'_>, mapped: bool) -> bool {
     let source = here
         .bundle

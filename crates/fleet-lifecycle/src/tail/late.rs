@@ -205,6 +205,15 @@ fn file_system(given: &Value, options: &[String], fixup: &mut Fixup) -> Source {
     Source::FileSystem(kind.to_owned(), flags, data.join(","))
 }
 
+/// Whether what is mounted below a bind shows on both sides, in the container and on the host. The root's propagation
+/// decides, too: with another one the host's mounts reach the container as slaves, as with the peers.
+pub(crate) fn stays_a_peer(full: &Value, mount: &Value) -> bool {
+    let root = spec::text(full, "/linux/rootfsPropagation");
+    let options = spec::strings(mount, "/options");
+    matches!(root, Some("shared" | "rshared"))
+        && options.iter().any(|o| o == "shared" || o == "rshared")
+}
+
 fn tree(full: &Value, given: &Value, bundle: &Path, destination: &str) -> Result<Source> {
     let source = bundle.join(given["source"].as_str().unwrap_or_default());
     let shown = source.display();
@@ -228,6 +237,16 @@ fn tree(full: &Value, given: &Value, bundle: &Path, destination: &str) -> Result
     for change in mount_options::changes(&options) {
         set_attributes(tree.as_fd(), change)
             .op(|| format!("set flags of mount `{destination}`"))?;
+    }
+    if !stays_a_peer(full, given) {
+        // The copy is a peer of the host's mount: what the container mounts below it would come up on the host.
+        let what = Attributes {
+            propagation: MsFlags::MS_SLAVE.bits(),
+            recursive: true,
+            ..Attributes::default()
+        };
+        set_attributes(tree.as_fd(), what)
+            .op(|| format!("set propagation of mount `{destination}`"))?;
     }
     let directory = fs::metadata(&source).is_ok_and(|meta| meta.is_dir());
     Ok(Source::Tree(tree, directory))

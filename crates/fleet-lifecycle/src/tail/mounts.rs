@@ -17,6 +17,7 @@ use crate::surroundings;
 use crate::sys::mount::{Attributes, attr, clone_tree, open_in_root, set_attributes};
 
 pub use super::late::LateMount;
+pub(crate) use super::late::stays_a_peer;
 
 /// Largest amount of image content copied into a tmpfs, in bytes.
 const COPY_UP_LIMIT: u64 = 1024 * 1024 * 1024;

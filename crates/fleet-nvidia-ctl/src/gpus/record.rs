@@ -166,7 +166,8 @@ fn status(files: &Files, dir: &Path, state: &Value) -> &'static str {
         .read(Path::new(&format!("/proc/{pid}/stat")))
         .ok()
         .flatten();
-    // Fields after the command's name, which may hold spaces: the state is the first, the start time the 20th.
+    // After the command's name, which may hold spaces: first the state, 7th the flags, 20th the start time
+    // (`man 5 proc_pid_stat`).
     let fields = stat
         .as_deref()
         .and_then(|stat| stat.rsplit_once(") "))
@@ -175,12 +176,26 @@ fn status(files: &Files, dir: &Path, state: &Value) -> &'static str {
     let zombie = fields
         .next()
         .is_none_or(|state| matches!(state, "" | "Z" | "X"));
-    let started = fields.nth(18).and_then(|start| start.parse::<u64>().ok());
+    let mut after = |skipped| fields.nth(skipped).and_then(|field| field.parse().ok());
+    let (flags, started): (Option<u64>, Option<u64>) = (after(5), after(12));
     match (zombie, started == Some(number("startTime"))) {
-        (false, true) if files.exists(&dir.join("notify.sock")) => "created",
+        (false, true) if waits(files, dir, state, flags.unwrap_or(0)) => "created",
         (false, true) => "running",
         _ => "stopped",
     }
+}
+
+/// Whether the living first process waits for `start`. What tells it is the runtime's own (`fleet-lifecycle`,
+/// `Container::waits`), or the FIFO that crun and runc both take away when they start it.
+fn waits(files: &Files, dir: &Path, state: &Value, flags: u64) -> bool {
+    const PF_FORKNOEXEC: u64 = 0x40;
+    let text = |at: &str| state.pointer(at).and_then(Value::as_str);
+    if let Some(root) = text("/delegate/root") {
+        let id = text("/id").unwrap_or_default();
+        return files.exists(&Path::new(root).join(id).join("exec.fifo"));
+    }
+    files.exists(&dir.join("notify.sock"))
+        || files.exists(&dir.join("notify.taken")) && flags & PF_FORKNOEXEC != 0
 }
 
 impl Record {

@@ -188,3 +188,47 @@ fn a_node_without_gpus_says_so() {
         ("no GPU is known here; hint: fleet-nvidia-ctl doctor\n", "")
     );
 }
+
+/// A container that waits for `start`, one whose `start` was killed before or after it let go, and the same of crun or runc.
+#[test]
+fn a_container_that_waits_for_its_start_is_created() {
+    let node = node();
+    let runtime = node.path().join("run/fleet-nvidia/c-asked");
+    let stat = |flags: u64| {
+        let text = format!(
+            "101 (a) b) S{} {flags}{} 77 0\n",
+            " 0".repeat(5),
+            " 0".repeat(12)
+        );
+        fs::write(node.path().join("proc/101/stat"), text).unwrap();
+    };
+    let status = || {
+        let (out, _) = typed(node.path(), &["gpus", "--json"]);
+        let told: Value = serde_json::from_str(&out).unwrap();
+        let holders = told["gpus"][0]["containers"].as_array().unwrap().clone();
+        let one = holders.iter().find(|one| one["id"] == "c-asked").unwrap();
+        one["status"].as_str().unwrap().to_owned()
+    };
+    let (executed, waiting) = (0x40_0000, 0x40_0040);
+    stat(executed);
+    assert_eq!(status(), "running");
+    fs::write(runtime.join("notify.sock"), "").unwrap();
+    assert_eq!(status(), "created");
+    fs::rename(runtime.join("notify.sock"), runtime.join("notify.taken")).unwrap();
+    assert_eq!(status(), "running");
+    stat(waiting);
+    assert_eq!(status(), "created");
+    fs::remove_file(runtime.join("notify.taken")).unwrap();
+
+    let other = node.path().join("run/fleet-nvidia/.delegate/c-asked");
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("exec.fifo"), "").unwrap();
+    let mut state: Value =
+        serde_json::from_str(&fs::read_to_string(runtime.join("state.json")).unwrap()).unwrap();
+    state["delegate"] =
+        json!({"program": "/usr/bin/crun", "root": "/run/fleet-nvidia/.delegate", "bundle": "/b"});
+    fs::write(runtime.join("state.json"), state.to_string()).unwrap();
+    assert_eq!(status(), "created");
+    fs::remove_file(other.join("exec.fifo")).unwrap();
+    assert_eq!(status(), "running");
+}
