@@ -263,6 +263,85 @@ fn partitions_are_devices() {
     assert!(out.stderr.contains("no names by UUID"), "{out:#?}");
 }
 
+/// `MIG-GPU-<uuid>/<GPU instance>/<compute instance>`, as drivers before 470 named partitions: from specs that name them
+/// by index or UUID, and without any spec.
+#[test]
+fn partitions_by_their_old_names() {
+    let Some(node) = Node::new("partitions_by_their_old_names", "mig-mixed") else {
+        return;
+    };
+    let gpus = node.0.join("proc/driver/nvidia/gpus");
+    let mut texts: Vec<_> = fs::read_dir(gpus)
+        .expect("list proc")
+        .flatten()
+        .map(|entry| fs::read_to_string(entry.path().join("information")).expect("read proc"))
+        .collect();
+    texts.sort_by_key(|text| !text.contains("Device Minor: \t 0"));
+    let uuid = texts[0]
+        .lines()
+        .find_map(|line| line.strip_prefix("GPU UUID:"))
+        .expect("a UUID")
+        .trim();
+    let minors = fs::read_to_string(node.0.join("proc/driver/nvidia-caps/mig-minors"))
+        .expect("read the numbers");
+    let instances = node.0.join("proc/driver/nvidia/capabilities/gpu0/mig");
+    let mut instances: Vec<u32> = fs::read_dir(instances)
+        .expect("list the instances")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("gi")?.parse().ok())
+        .collect();
+    instances.sort_unstable();
+    assert!(instances.len() > 1, "{instances:?}");
+    let root = node.0.display().to_string();
+    let bundle = node.0.join("config.json");
+    let file = bundle.display().to_string();
+    let capabilities = |instance: u32| -> BTreeSet<String> {
+        let id = format!("MIG-{uuid}/{instance}/0");
+        let env = format!("NVIDIA_VISIBLE_DEVICES={id}");
+        let spec = serde_json::json!({"process": {"env": [env]}});
+        fs::write(&bundle, spec.to_string()).expect("write the bundle");
+        let out = node.ctl(&["--root-dir", &root, "explain", &file]).ok();
+        let words = out.split_whitespace();
+        words
+            .filter(|word| word.starts_with("/dev/nvidia-caps/") || *word == "/dev/nvidia0")
+            .map(str::to_owned)
+            .collect()
+    };
+    let want = |instance: u32| -> BTreeSet<String> {
+        let lines = [
+            format!("gpu0/gi{instance}/access "),
+            format!("gpu0/gi{instance}/ci0/access "),
+        ];
+        let numbers = minors
+            .lines()
+            .filter_map(|line| lines.iter().find_map(|start| line.strip_prefix(start)));
+        let nodes = numbers.map(|number| format!("/dev/nvidia-caps/nvidia-cap{number}"));
+        nodes.chain(["/dev/nvidia0".to_owned()]).collect()
+    };
+    let all_are_right = |how: &str| {
+        for instance in &instances {
+            assert_eq!(
+                capabilities(*instance),
+                want(*instance),
+                "{how}: {instance}"
+            );
+        }
+    };
+    all_are_right("in memory");
+    fs::create_dir_all(node.0.join("etc/cdi")).expect("make the CDI directory");
+    let output = node.0.join("etc/cdi/nvidia.yaml").display().to_string();
+    for strategy in ["index", "uuid", "type-index"] {
+        let args = ["--device-name-strategy", strategy, "--output", &output];
+        drop(node.generate(&args).ok());
+        all_are_right(strategy);
+    }
+    let env = format!("NVIDIA_VISIBLE_DEVICES=MIG-{uuid}/99/0");
+    let spec = serde_json::json!({"process": {"env": [env]}});
+    fs::write(&bundle, spec.to_string()).expect("write the bundle");
+    let out = node.ctl(&["--root-dir", &root, "explain", &file]);
+    drop(out.fails("has no compute instance 0 in a GPU instance 99; hint: it has "));
+}
+
 /// What is said and which devices there are on nodes of every kind, by NVML where it is there.
 #[test]
 fn faults_and_platforms() {

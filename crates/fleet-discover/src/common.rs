@@ -97,6 +97,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_loader_is_told_of_every_directory_with_libraries_once() {
+        let file = |path: &str| File {
+            host: path.to_owned(),
+            container: path.to_owned(),
+        };
+        let library = |path: &str| Library {
+            file: file(path),
+            links: Vec::new(),
+        };
+        let files = DriverFiles {
+            libraries: ["/a/libx.so.1.2", "/a/liby.so.1.2", "/b/nvidia_drv.so.1.2"]
+                .map(library)
+                .to_vec(),
+            compat32: vec![library("/c/libx.so.1.2")],
+            graphics: vec![file("/d/libnvidia-egl-gbm.so.1.1")],
+            xorg: vec![file("/e/libglxserver_nvidia.so.1.2")],
+            library_dirs: vec!["/a".to_owned(), "/b".to_owned()],
+            ..DriverFiles::default()
+        };
+        assert_eq!(folders(&files), ["/a", "/c", "/d"]);
+        let mut edits = ContainerEdits::default();
+        let options = crate::HookOptions::default();
+        let hooks = Hooks::new(&options, &[]);
+        add_driver(&mut edits, &files, &hooks, Features::default());
+        assert_eq!(edits.env, ["NVIDIA_CTK_LIBCUDA_DIR=/a:/b"]);
+    }
+
+    #[test]
     fn the_loader_is_told_of_libraries() {
         for (name, want) in [
             ("libcuda.so.550.54.15", true),

@@ -80,3 +80,57 @@ pub(crate) fn append(to: &mut ContainerEdits, more: ContainerEdits) {
     to.intel_rdt = more.intel_rdt.or_else(|| to.intel_rdt.take());
     to.additional_gids.extend(more.additional_gids);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn added(mode: u32, gid: u32, gids: bool) -> ContainerEdits {
+        let dir = tempfile::tempdir().unwrap();
+        let stat = NodeStat {
+            major: 226,
+            minor: 1,
+            mode,
+            gid,
+        };
+        let nodes = [("/dev/dri/card1".to_owned(), stat)].into_iter().collect();
+        let dev = Tree::open(dir.path(), "/").unwrap().with_nodes(nodes);
+        let mut edits = ContainerEdits::default();
+        assert!(add_node(&mut edits, &dev, "/dev/dri/card1", gids));
+        assert!(!add_node(&mut edits, &dev, "/dev/dri/card2", gids));
+        edits
+    }
+
+    #[test]
+    fn mode_and_group_are_stated_where_they_say_something() {
+        for (mode, gid, want) in [
+            (0o660, 44, (Some(0o660), Some(44))),
+            (0o4666, 0, (Some(0o666), None)),
+            (0, 44, (None, Some(44))),
+        ] {
+            let node = &added(mode, gid, true).device_nodes[0];
+            assert_eq!((node.file_mode, node.gid), want, "{mode:o} {gid}");
+            assert_eq!((node.uid, &node.device_type), (None, &None));
+            assert_eq!((node.major, node.minor), (Some(226), Some(1)));
+            assert_eq!(node.permissions.as_deref(), Some("rwm"));
+            assert_eq!(node.host_path, None, "it is where the container sees it");
+        }
+    }
+
+    #[test]
+    fn groups_are_needed_for_nodes_that_not_everybody_may_read_and_write() {
+        for (mode, gid, want) in [
+            (0o660, 44, true),
+            (0o664, 44, true),
+            (0o662, 44, true),
+            (0o666, 44, false),
+            (0o660, 0, false),
+            // Nobody may open it, so the group is none that helps.
+            (0, 44, false),
+        ] {
+            let got = !added(mode, gid, true).additional_gids.is_empty();
+            assert_eq!(got, want, "{mode:o} {gid}");
+            assert!(added(mode, gid, false).additional_gids.is_empty());
+        }
+    }
+}

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use fleet_cdi::{Registry, Wanted};
 use fleet_host::nodes::{DeviceNode, Stated};
 use fleet_host::{
-    Host, HostRoot, MissingNodes, NodeStat, Rebuilt, Store, Supplied, SupplyState, Tree, proc,
-    supply,
+    Host, HostRoot, MissingNodes, NodeStat, Partition, Rebuilt, Store, Supplied, SupplyState, Tree,
+    proc, supply,
 };
-use fleet_inject::{DeviceKind, DeviceStat, HostProbe};
+use fleet_inject::{DeviceKind, DeviceStat, HostProbe, OldMig};
 
 use crate::Output;
 use crate::cache::{Cache, Looked};
@@ -236,6 +236,10 @@ impl HostProbe for Live {
         self.host.exists(path)
     }
 
+    fn without_partition<'p>(&self, paths: &[&'p str]) -> Vec<&'p str> {
+        self.host.without_partition(paths)
+    }
+
     fn driver_version(&self) -> Option<String> {
         self.host.driver_version()
     }
@@ -256,6 +260,10 @@ impl Host for Live {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.host.list(dir)
+    }
+
+    fn partition(&self, old: &OldMig<'_>) -> Result<Partition, String> {
+        self.host.partition(old)
     }
 
     fn rebuild(&self, kind: &str, supply: bool) -> Result<Option<Rebuilt>, String> {

@@ -184,6 +184,11 @@ mod tests {
         let (got, lost) = lowered(spec(&["0", "GPU-0", "all"]), "0.3.0").unwrap();
         assert_eq!((got.cdi_version.as_str(), lost.len()), ("0.3.0", 3));
         assert_eq!(got.devices.len(), 2);
+        // As channels of IMEX have it.
+        let mut same = spec(&["a"]);
+        same.devices[0].container_edits.device_nodes[0].host_path = Some("/dev/nvidia0".to_owned());
+        let (got, _) = lowered(same, "0.4.0").unwrap();
+        assert_eq!(got.cdi_version, "0.3.0");
     }
 
     #[test]

@@ -168,6 +168,37 @@ mod tests {
     }
 
     #[test]
+    fn what_all_get_is_not_said_again_of_any_kind() {
+        let edits = |name: &str| ContainerEdits {
+            env: vec![format!("{name}=1")],
+            device_nodes: vec![node(&format!("/dev/{name}"))],
+            hooks: vec![fleet_cdi::Hook {
+                path: name.to_owned(),
+                ..fleet_cdi::Hook::default()
+            }],
+            mounts: vec![mount(&format!("/{name}"))],
+            ..ContainerEdits::default()
+        };
+        let mut spec = Spec {
+            container_edits: edits("common"),
+            ..Spec::default()
+        };
+        let mut own = edits("common");
+        append(&mut own, edits("own"));
+        // Twice, as where two rules find the same.
+        append(&mut own, edits("own"));
+        append(&mut spec.container_edits, edits("common"));
+        spec.devices.push(Device {
+            name: "0".to_owned(),
+            container_edits: own,
+            ..Device::default()
+        });
+        simplify(&mut spec);
+        assert_eq!(spec.container_edits, edits("common"));
+        assert_eq!(spec.devices[0].container_edits, edits("own"));
+    }
+
+    #[test]
     fn all_is_the_union_and_takes_nobodys_name() {
         let mut spec = Spec::default();
         spec.devices.push(device("0", &["/dev/nvidia0"], &[44]));

@@ -62,6 +62,67 @@ fn a_workstation_with_graphics() {
     assert_golden("workstation", &output.specs[0].spec);
 }
 
+/// Links that udev left behind lead to nodes that the container does not get.
+#[test]
+fn links_by_path_only_to_nodes_of_the_gpu() {
+    let mut maker = Maker::new();
+    let bus = "0000:01:00.0";
+    maker
+        .compute()
+        .control()
+        .node("/dev/nvidia0", 195, 0)
+        .drm(bus, 1)
+        .link(&format!("/dev/dri/by-path/pci-{bus}-card"), "../card7");
+    let told = inventory(vec![gpu(0, 0, bus)]);
+    let output = maker.generate(Some(&told), &options());
+    let hooks = &output.specs[0].spec.devices[0].container_edits.hooks;
+    let links = hooks[0].args.iter().filter(|arg| arg.contains("::"));
+    let want = format!("../renderD128::/dev/dri/by-path/pci-{bus}-render");
+    assert_eq!(links.collect::<Vec<_>>(), [&want]);
+}
+
+/// For old engines that make directories of nodes unsearchable.
+#[test]
+fn directories_of_nodes_are_opened_when_asked_for() {
+    let mut maker = Maker::new();
+    let bus = "0000:01:00.0";
+    maker
+        .compute()
+        .control()
+        .node("/dev/nvidia0", 195, 0)
+        .drm(bus, 1);
+    let hooks = HookOptions {
+        enabled: vec!["chmod".to_owned()],
+        ..HookOptions::default()
+    };
+    let told = inventory(vec![gpu(0, 0, bus)]);
+    let output = maker.generate(Some(&told), &Options { hooks, ..options() });
+    let hooks = &output.specs[0].spec.devices[0].container_edits.hooks;
+    let last = hooks.last().unwrap();
+    assert_eq!(
+        last.args[2..],
+        ["chmod", "--mode", "755", "--path", "/dev/dri"]
+    );
+}
+
+#[test]
+fn vendor_and_class_can_be_chosen() {
+    let mut maker = Maker::new();
+    maker.node("/dev/gdrdrv", 240, 0);
+    let kind = |vendor: Option<&str>, class: Option<&str>| {
+        let (vendor, class) = (vendor.map(str::to_owned), class.map(str::to_owned));
+        let options = Options {
+            vendor,
+            class,
+            ..of_mode(Mode::Gdrcopy)
+        };
+        maker.generate(None, &options).specs.remove(0).spec.kind
+    };
+    assert_eq!(kind(None, None), "nvidia.com/gdrcopy");
+    assert_eq!(kind(Some("v.example"), None), "v.example/gdrcopy");
+    assert_eq!(kind(None, Some("c")), "nvidia.com/c");
+}
+
 #[test]
 fn partitions_and_whole_gpus() {
     let mut maker = Maker::new();
@@ -297,6 +358,12 @@ fn management() {
         maker.node(&format!("/dev/{name}"), 240, minor);
     }
     maker.node_of("/dev/nvidia-caps/nvidia-cap1", 508, 1, 0o400, 0);
+    // What such a container has no use for.
+    maker.files(&[
+        &format!("{LIB}/nvidia/xorg/nvidia_drv.so"),
+        "/usr/bin/nvidia-xconfig",
+        "/usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+    ]);
     let hooks = HookOptions {
         enabled: vec!["chmod".to_owned()],
         ..HookOptions::default()
@@ -309,15 +376,21 @@ fn management() {
         },
     );
     assert_golden("management", &output.specs[0].spec);
-    let err = Maker::new()
-        .try_generate(None, &of_mode(Mode::Management))
-        .unwrap_err();
-    assert!(
-        err.starts_with(
-            "find devices in mode management: there is no node of the driver below /dev"
-        ),
-        "{err}"
-    );
+    let mut others = Maker::new();
+    for nodes in [&[][..], &["nvidia-fs0", "nvidia-nvswitch0"]] {
+        for (minor, node) in (0..).zip(nodes) {
+            others.node(&format!("/dev/{node}"), 240, minor);
+        }
+        let err = others
+            .try_generate(None, &of_mode(Mode::Management))
+            .unwrap_err();
+        assert!(
+            err.starts_with(
+                "find devices in mode management: there is no node of the driver below /dev"
+            ),
+            "{err}"
+        );
+    }
 }
 
 #[test]
@@ -371,6 +444,7 @@ fn imex_channels() {
         );
     }
     maker.write("/dev/nvidia-caps-imex-channels/channelx", "");
+    maker.write("/dev/nvidia-caps-imex-channels/channel6", "no node");
     let output = maker.generate(None, &of_mode(Mode::Imex));
     assert_golden("imex", &output.specs[0].spec);
     let with_ids = |ids: &[&str]| {
@@ -393,6 +467,7 @@ fn imex_channels() {
         ("-1", "from 0"),
         ("x", "from 0"),
         ("5", "channel5"),
+        ("6", "channel6 is no character device"),
     ] {
         let err = with_ids(&[id]).unwrap_err();
         assert!(err.contains(why), "{id}: {err}");
@@ -412,6 +487,7 @@ fn the_windows_subsystem() {
         "nvidia-smi",
         "libnvwgf2umx.so",
         "nvopencl64.dll",
+        "nvsub.bin",
         "readme.txt",
     ] {
         maker.files(&[&file(name)]);
@@ -430,15 +506,31 @@ fn the_windows_subsystem() {
     let output = maker.generate(None, &of_mode(Mode::Auto));
     assert_eq!((output.mode, &output.warnings), (Mode::Wsl, &Vec::new()));
     assert_golden("wsl", &output.specs[0].spec);
-    maker.files(&["/usr/lib/wsl/drivers/nv_old/libcuda.so.1.1"]);
-    let old = std::fs::File::open(maker.at("/usr/lib/wsl/drivers/nv_old/libcuda.so.1.1")).unwrap();
-    old.set_modified(std::time::UNIX_EPOCH).unwrap();
+    // Replaced drivers' stores, before and behind in the alphabet.
+    for name in ["nv_old", "a_old"] {
+        let path = format!("/usr/lib/wsl/drivers/{name}/libcuda.so.1.1");
+        maker.files(&[&path]);
+        let old = std::fs::File::open(maker.at(&path)).unwrap();
+        old.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
     let again = maker.generate(None, &of_mode(Mode::Wsl));
     assert_eq!(again.specs, output.specs);
     assert!(
-        again.warnings[0].contains("there are others: /usr/lib/wsl/drivers/nv_old"),
+        again.warnings[0].contains("there are others: /usr/lib/wsl/drivers/a_old, "),
         "{:?}",
         again.warnings
+    );
+    // Neither sign alone makes a machine one of these.
+    std::fs::remove_file(maker.at("/usr/lib/wsl/lib/libdxcore.so")).unwrap();
+    assert_eq!(
+        fleet_discover::resolve(&maker.machine(), &of_mode(Mode::Auto)),
+        Mode::Nvml
+    );
+    let mut maker = Maker::new();
+    maker.files(&["/usr/lib/wsl/lib/libdxcore.so"]);
+    assert_eq!(
+        fleet_discover::resolve(&maker.machine(), &of_mode(Mode::Auto)),
+        Mode::Nvml
     );
 }
 
@@ -456,6 +548,7 @@ fn jetson() -> Maker {
         sym, /usr/lib/aarch64-linux-gnu/libcuda.so\n\
         sym, /usr/lib/aarch64-linux-gnu/loop.so\n\
         dir, /usr/lib/aarch64-linux-gnu/tegra-egl\n\
+        dir, /usr/lib/aarch64-linux-gnu/tegra-doc\n\
         \n  lib ,  /etc/vulkan/icd.d/nvidia_icd.json  \n\
         bad line\nodd, /x\nlib, relative\n";
     maker.write(&format!("{dir}/drivers.csv"), drivers);
@@ -470,7 +563,10 @@ fn jetson() -> Maker {
     maker.link("/usr/lib/aarch64-linux-gnu/loop.so", "loop.so");
     maker
         .dirs(&["/usr/lib/aarch64-linux-gnu/tegra-egl"])
-        .files(&["/etc/vulkan/icd.d/nvidia_icd.json"]);
+        .files(&[
+            "/etc/vulkan/icd.d/nvidia_icd.json",
+            "/usr/lib/aarch64-linux-gnu/tegra-doc",
+        ]);
     maker
         .node("/dev/nvhost-ctrl-gpu", 505, 1)
         .node("/dev/nvmap", 10, 120);
@@ -487,7 +583,7 @@ fn tegra_from_its_lists() {
     assert_eq!(output.mode, Mode::Csv);
     let warned = output.warnings.join("\n");
     for word in [
-        "line 9 of Tegra's list",
+        "line 10 of Tegra's list",
         "type `odd`",
         "is not absolute",
         "l4t.csv is left out",
@@ -515,6 +611,12 @@ fn tegra_from_its_lists() {
             "--cuda-compat-container-root=/usr/local/cuda/compat_orin"
         ]
     );
+    "NVIDIA Thor".clone_into(&mut told.gpus[0].name);
+    let thor = maker.generate(Some(&told), &of_mode(Mode::Auto));
+    let hooks = thor.specs[0].spec.container_edits.hooks.iter();
+    let args: Vec<&String> = hooks.flat_map(|hook| &hook.args).collect();
+    assert!(args.iter().any(|arg| *arg == "--host-cuda-version=12.6"));
+    assert!(!args.iter().any(|arg| arg.contains("compat-container-root")));
     let ids = vec!["1".to_owned()];
     let err = maker
         .try_generate(
@@ -526,6 +628,21 @@ fn tegra_from_its_lists() {
         )
         .unwrap_err();
     assert_eq!(err, "find device `1`: this system has one device, 0");
+}
+
+/// Files of Tegra beside NVIDIA's management library: what its GPU is decides (a Jetson with a card has both).
+#[test]
+fn tegra_with_the_management_library() {
+    let mut maker = jetson();
+    maker.compute().control().node("/dev/nvidia0", 195, 0);
+    let mut told = inventory(vec![gpu(0, 0, "0000:01:00.0")]);
+    let output = maker.generate(Some(&told), &of_mode(Mode::Auto));
+    assert_eq!(output.mode, Mode::Nvml);
+    for (name, want) in [("Orin (nvgpu)", Mode::Csv), ("NVIDIA Thor", Mode::Csv)] {
+        name.clone_into(&mut told.gpus[0].name);
+        let output = maker.generate(Some(&told), &of_mode(Mode::Auto));
+        assert_eq!(output.mode, want, "{name}");
+    }
 }
 
 #[test]
@@ -565,6 +682,12 @@ fn tegra_links_can_be_left_out() {
         .filter(|link| link.ends_with("/libcuda.so"))
         .collect();
     assert_eq!(left, [expected], "which belongs to the library");
+    options.csv.ignore = vec!["**/aarch64-linux-gnu/libcuda.so".to_owned()];
+    assert!(
+        links(&options)
+            .contains(&"tegra/libcuda.so::/usr/lib/aarch64-linux-gnu/libcuda.so".to_owned()),
+        "a name is one part of a path"
+    );
     options.csv.files = vec!["/no/such.csv".to_owned()];
     let err = maker.try_generate(None, &options).unwrap_err();
     assert!(
@@ -577,6 +700,12 @@ fn tegra_links_can_be_left_out() {
 fn tegra_with_a_card() {
     let mut maker = jetson();
     maker.control().drm("0005:01:00.0", 2);
+    // A list that names no node of the display and none of the driver.
+    let dir = "/etc/nvidia-container-runtime/host-files-for-container.d";
+    maker.write(
+        &format!("{dir}/devices.csv"),
+        "dev, /dev/nvhost-ctrl-gpu\ndev, /dev/nvidia0\ndev, /dev/nvidia1\ndev, /dev/nvmap\n",
+    );
     for minor in 0..3 {
         maker.node(&format!("/dev/nvidia{minor}"), 195, minor);
     }
@@ -599,20 +728,40 @@ fn tegra_with_a_card() {
             .map(|node| node.path.clone())
             .collect()
     };
-    let zero = paths(&maker, &options, "0");
-    assert!(
-        zero.contains(&"/dev/nvidia2".to_owned()) && zero.contains(&"/dev/nvmap".to_owned()),
-        "{zero:?}"
+    assert_eq!(
+        paths(&maker, &options, "0"),
+        [
+            "/dev/nvhost-ctrl-gpu",
+            "/dev/nvidia0",
+            "/dev/nvidia2",
+            "/dev/nvmap"
+        ]
     );
-    let one = paths(&maker, &options, "1");
-    assert!(
-        one.contains(&"/dev/nvidia1".to_owned()) && one.contains(&"/dev/dri/card2".to_owned()),
-        "{one:?}"
+    assert_eq!(
+        paths(&maker, &options, "1"),
+        [
+            "/dev/nvhost-ctrl-gpu",
+            "/dev/nvidia-modeset",
+            "/dev/nvidia-uvm",
+            "/dev/nvidia-uvm-tools",
+            "/dev/nvidia1",
+            "/dev/nvidiactl",
+            "/dev/nvmap",
+            "/dev/dri/card2",
+            "/dev/dri/renderD129",
+        ]
     );
-    assert!(
-        one.contains(&"/dev/nvidia-uvm".to_owned()) && !one.contains(&"/dev/nvidia0".to_owned()),
-        "{one:?}"
-    );
+    // The integrated GPU is known by its place on the bus as well.
+    let mut placed = told.clone();
+    "NVIDIA GPU".clone_into(&mut placed.gpus[0].name);
+    let csv = Options {
+        mode: Mode::Csv,
+        ..options.clone()
+    };
+    assert!(maker.try_generate(Some(&placed), &csv).is_err());
+    placed.gpus[0].bus_id = gpu(0, 0, "0000:01:00.0").bus_id;
+    let output = maker.generate(Some(&placed), &csv);
+    assert_eq!(names(&output.specs[0]), ["0", "1", "all"]);
     options.features.one_csv_device = true;
     let output = maker.generate(Some(&told), &options);
     assert_eq!(names(&output.specs[0]), ["0", "all"]);

@@ -4,6 +4,7 @@ use fleet_cdi::{ContainerEdits, Spec};
 use fleet_inject::{Fault, HookPolicy, HostProbe, faults};
 
 use crate::driver::mounted_version;
+use crate::partition;
 
 /// Something in a spec that is not so on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,14 @@ pub fn check_spec(spec: &Spec, host: &dyn HostProbe, hooks: &HookPolicy) -> Vec<
         devices: Vec::new(),
     }));
     for device in &spec.devices {
-        for fault in faults(&device.container_edits, host, hooks) {
+        let gone = partition::gone(&spec.kind, &device.container_edits, host).into_iter();
+        let gone = gone.map(|path| Fault {
+            what: "device",
+            path: path.to_owned(),
+            problem: "is of a partition that the GPU has no more".to_owned(),
+        });
+        let missing = faults(&device.container_edits, host, hooks);
+        for fault in gone.chain(missing) {
             match found.iter_mut().find(|known| known.fault == fault) {
                 Some(known) if known.devices.is_empty() => {}
                 Some(known) => known.devices.push(device.name.clone()),
@@ -101,5 +109,48 @@ mod tests {
             "device /dev/file is not a device node [0]",
         ];
         assert_eq!(shown, want);
+    }
+
+    #[test]
+    fn nodes_of_partitions_that_are_gone_are_faults_although_they_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let minors = "config 1\nmonitor 2\ngpu0/gi7/access 66\ngpu0/gi7/ci0/access 67\n\
+                      gpu0/gi8/access 75\ngpu0/gi8/ci0/access 76\n";
+        write("proc/driver/nvidia-caps/mig-minors", minors);
+        let gone = |kind: &str, numbers: &[u32]| -> Vec<String> {
+            let nodes = numbers.iter().map(|number| {
+                format!(
+                    "{{path: /x/nvidia-cap{number}, hostPath: /dev/nvidia-caps/nvidia-cap{number}}}"
+                )
+            });
+            let nodes: Vec<_> = nodes.collect();
+            let spec = format!(
+                "cdiVersion: 0.5.0\nkind: {kind}\ndevices:\n- name: \"0:0\"\n  containerEdits: {{deviceNodes: [{}]}}\n",
+                nodes.join(", ")
+            );
+            let spec = parse(spec.as_bytes(), Format::Yaml).unwrap();
+            let faults = check_spec(&spec, &HostRoot::new(root), &HookPolicy::default());
+            let gone = faults
+                .into_iter()
+                .filter(|found| found.fault.problem.contains("partition"));
+            gone.map(|found| found.fault.path).collect()
+        };
+        let all = [1, 66, 67, 75, 76, 99];
+        assert_eq!(gone("nvidia.com/gpu", &all), [""; 0], "not stated");
+        write("proc/driver/nvidia/capabilities/mig/config", "");
+        write("proc/driver/nvidia/capabilities/gpu0/mig/gi7/access", "");
+        write(
+            "proc/driver/nvidia/capabilities/gpu0/mig/gi7/ci0/access",
+            "",
+        );
+        let want = [75, 76, 99].map(|number| format!("/dev/nvidia-caps/nvidia-cap{number}"));
+        assert_eq!(gone("nvidia.com/gpu", &all), want);
+        assert_eq!(gone("management.nvidia.com/gpu", &all), [""; 0]);
     }
 }

@@ -48,18 +48,30 @@ impl<'a> Places<'a> {
     /// The usual places; `system` is where proc and sysfs are.
     #[must_use]
     pub fn usual(driver: &'a Tree, host: &'a Tree, system: &Tree) -> Self {
+        let variable = |name: &str| std::env::var(name).unwrap_or_default();
+        let (path, data_dirs) = (variable("PATH"), variable("XDG_DATA_DIRS"));
+        Self::by_variables(driver, host, system, &path, &data_dirs)
+    }
+
+    /// The same for these values of `PATH` and `XDG_DATA_DIRS`.
+    fn by_variables(
+        driver: &'a Tree,
+        host: &'a Tree,
+        system: &Tree,
+        path: &str,
+        data_dirs: &str,
+    ) -> Self {
         let list = |text: &str| -> Vec<String> {
             let parts = text.split(':').filter(|part| part.starts_with('/'));
             parts.map(str::to_owned).collect()
         };
-        let variable = |name: &str| std::env::var(name).unwrap_or_default();
-        let mut program_dirs = list(&variable("PATH"));
+        let mut program_dirs = list(path);
         for dir in PROGRAM_DIRS {
             if !program_dirs.iter().any(|known| known == dir) {
                 program_dirs.push(dir.to_owned());
             }
         }
-        let mut data_dirs = list(&variable("XDG_DATA_DIRS"));
+        let mut data_dirs = list(data_dirs);
         if data_dirs.is_empty() {
             data_dirs = list("/usr/local/share:/usr/share");
         }

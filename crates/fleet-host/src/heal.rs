@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::driver::{library_version, mounted_version};
 use crate::inject::{Host, InjectError};
+use crate::partition;
 use crate::resolve::resolve;
 use crate::supply::Supplied;
 
@@ -59,13 +60,15 @@ impl Job<'_> {
         notes: &mut Vec<String>,
         supplied: &mut Vec<Supplied>,
     ) -> Result<Plan, InjectError> {
-        let resolved = resolve(self.request, registry, self.host, notes)?;
+        let request = &*partition::named(self.request, registry, self.host)?;
+        let resolved = resolve(request, registry, self.host, notes)?;
         let mut missing = Vec::new();
         if self.request.is_for_nvidia() {
-            self.check_driver(registry, &resolved)?;
+            self.check_driver(request, registry, &resolved)?;
+            partition::check(&resolved, self.host)?;
             missing = self.supplied(&resolved);
         }
-        let plan = Plan::build(self.request, resolved, self.spec, self.host);
+        let plan = Plan::build(request, resolved, self.spec, self.host);
         let (there, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(Supplied::is_there);
         supplied.extend(there);
         plan.map_err(|plan| with_node(plan, missing))
@@ -85,6 +88,7 @@ impl Job<'_> {
     /// Libraries of one driver do not work with the module of another; then what the image demands.
     fn check_driver(
         &self,
+        request: &Request,
         registry: &Registry,
         resolved: &[SourcedEdits],
     ) -> Result<(), InjectError> {
@@ -107,7 +111,7 @@ impl Job<'_> {
         }
         let version = loaded.or_else(|| library_version(resolved));
         let host = Properties::of_driver(version.as_deref());
-        let gpus = self.annotations(registry);
+        let gpus = annotations(request, registry);
         if gpus.is_empty() {
             return Ok(self.requirements.check(&host)?);
         }
@@ -118,37 +122,11 @@ impl Job<'_> {
         })
     }
 
-    /// What specs say of the GPUs that are asked for. A device that is several of its file says nothing of its own.
-    fn annotations<'r>(&self, registry: &'r Registry) -> Vec<&'r BTreeMap<String, String>> {
-        let mut found: Vec<&BTreeMap<String, String>> = Vec::new();
-        for asked in &self.request.devices {
-            let Some(loaded) = registry.spec_of(&asked.name) else {
-                continue;
-            };
-            let devices = &loaded.spec.devices;
-            let own = devices
-                .iter()
-                .find(|device| device.name == asked.name.name());
-            let own = own.filter(|device| device.annotations.contains_key(GPU_ARCH));
-            let told: Vec<_> = match own {
-                Some(own) => vec![own],
-                None if asked.name.name() == ALL => devices.iter().collect(),
-                None => Vec::new(),
-            };
-            for device in told {
-                let says = device.annotations.contains_key(GPU_ARCH);
-                if says && !found.contains(&&device.annotations) {
-                    found.push(&device.annotations);
-                }
-            }
-        }
-        found
-    }
-
     fn may_heal(&self, err: &InjectError) -> bool {
         let is_stale = matches!(
             err,
             InjectError::Stale { .. }
+                | InjectError::Gone { .. }
                 | InjectError::Unresolvable(_)
                 | InjectError::Plan(_)
                 | InjectError::Node { .. }
@@ -198,6 +176,33 @@ impl Job<'_> {
             Err(_) => Err(first),
         }
     }
+}
+
+/// What specs say of the GPUs that are asked for. A device that is several of its file says nothing of its own.
+fn annotations<'r>(request: &Request, registry: &'r Registry) -> Vec<&'r BTreeMap<String, String>> {
+    let mut found: Vec<&BTreeMap<String, String>> = Vec::new();
+    for asked in &request.devices {
+        let Some(loaded) = registry.spec_of(&asked.name) else {
+            continue;
+        };
+        let devices = &loaded.spec.devices;
+        let own = devices
+            .iter()
+            .find(|device| device.name == asked.name.name());
+        let own = own.filter(|device| device.annotations.contains_key(GPU_ARCH));
+        let told: Vec<_> = match own {
+            Some(own) => vec![own],
+            None if asked.name.name() == ALL => devices.iter().collect(),
+            None => Vec::new(),
+        };
+        for device in told {
+            let says = device.annotations.contains_key(GPU_ARCH);
+            if says && !found.contains(&&device.annotations) {
+                found.push(&device.annotations);
+            }
+        }
+    }
+    found
 }
 
 /// What a plan lacks, and why it was not supplied.

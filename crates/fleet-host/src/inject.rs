@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use fleet_cdi::{QualifiedName, Registry, Spec, Unresolvable, Wanted};
 use fleet_inject::{
-    Applied, ApplyError, AuditPolicy, Change, Explanation, HookPolicy, HostProbe, Plan, PlanError,
-    Refusal, Request, RequestError, RequirementError, Requirements, Source, concerns,
+    Applied, ApplyError, AuditPolicy, Change, Explanation, HookPolicy, HostProbe, OldMig, Plan,
+    PlanError, Refusal, Request, RequestError, RequirementError, Requirements, Source, concerns,
 };
 use serde_json::Value;
 
@@ -15,6 +15,7 @@ use crate::audit::{Granted, granted};
 use crate::config::{ConfigError, load_policy, spec_dirs};
 use crate::env::Env;
 use crate::heal::Job;
+use crate::partition::Partition;
 use crate::root::HostRoot;
 use crate::supply::Supplied;
 
@@ -49,6 +50,15 @@ pub trait Host: HostProbe {
     fn rebuild(&self, kind: &str, supply: bool) -> Result<Option<Rebuilt>, String> {
         let _ = (kind, supply);
         Ok(None)
+    }
+
+    /// The partition of a GPU that has this name of old.
+    ///
+    /// # Errors
+    /// What the host lacks.
+    fn partition(&self, old: &OldMig<'_>) -> Result<Partition, String> {
+        let _ = old;
+        Err("the host's partitions are not known".to_owned())
     }
 
     /// Those of these nodes of a loaded driver that are missing, and what became of them.
@@ -108,6 +118,17 @@ pub enum InjectError {
         version: String,
         /// Driver of the running kernel.
         loaded: String,
+    },
+    /// A CDI spec from before MIG was configured anew.
+    #[error(
+        "CDI spec {} gives {node}, whose partition the GPU has no more; hint: make it anew: fleet-nvidia-ctl cdi generate --output={}",
+        .file.display(), .file.display()
+    )]
+    Gone {
+        /// The spec.
+        file: PathBuf,
+        /// The node.
+        node: String,
     },
     /// A node that the driver has and the host does not.
     #[error("failed to inject devices: {of}: {supplied}")]
@@ -271,7 +292,10 @@ pub fn prepare(spec: &Value, env: &Env, host: &dyn Host) -> Result<Prepared, Inj
 
 fn wanted(request: &Request) -> Wanted {
     let devices = request.devices.iter().chain(&request.extras);
-    let wanted = Wanted::of(devices.map(|asked| &asked.name));
+    let wanted = Wanted::of(devices.clone().map(|asked| &asked.name));
+    // The device has another name there.
+    let old = devices.filter(|asked| OldMig::of(&asked.name).is_some());
+    let wanted = old.fold(wanted, |wanted, asked| wanted.and_kind(asked.name.kind()));
     match &request.none_kind {
         Some(none) => wanted.and_kind(&none.kind),
         None => wanted,

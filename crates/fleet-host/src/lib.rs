@@ -13,6 +13,7 @@ mod heal;
 mod inherent;
 mod inject;
 mod none;
+mod partition;
 mod precreate;
 mod resolve;
 mod root;
@@ -40,6 +41,7 @@ pub use fleet_inject::{Applied, Fault};
 pub use inject::{
     Host, InjectError, Outcome, Prepared, Rebuilt, inject, inject_with, prepare, prepare_devices,
 };
+pub use partition::Partition;
 pub use precreate::{PrecreateError, precreate};
 pub use root::HostRoot;
 pub use supply::{MissingNodes, Supplied, SupplyState, supply};

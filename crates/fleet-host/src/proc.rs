@@ -95,6 +95,21 @@ impl MigMinors {
         self.0.values().any(|known| *known == minor)
     }
 
+    /// Whether a node of this number opens something: an instance that exists, or a right over MIG. `None` where the
+    /// driver does not state what exists.
+    #[must_use]
+    pub fn opens(&self, system: &Tree, minor: u32) -> Option<bool> {
+        if !system.exists(CAPABILITIES) {
+            return None;
+        }
+        let of_number = self.0.iter().filter(|(_, known)| **known == minor);
+        let mut names = of_number.map(|(name, _)| name);
+        Some(names.any(|name| match name.split_once('/') {
+            Some((gpu, instance)) => system.exists(&format!("{CAPABILITIES}/{gpu}/mig/{instance}")),
+            None => true,
+        }))
+    }
+
     /// Minor number of `config` or `monitor`.
     #[must_use]
     pub fn control(&self, name: &str) -> Option<u32> {

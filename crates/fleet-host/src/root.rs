@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use fleet_cdi::{Registry, Wanted};
-use fleet_inject::{DeviceKind, DeviceStat, HostProbe};
+use fleet_inject::{DeviceKind, DeviceStat, HostProbe, OldMig};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{major, minor};
@@ -15,6 +15,8 @@ use nix::unistd::close;
 
 use crate::driver::{DRIVER_VERSION_FILE, driver_version};
 use crate::inject::Host;
+use crate::partition::{self, Partition};
+use crate::tree::Tree;
 
 /// Each is asked for by another process's rename or mount in the same microsecond.
 const RETRIES: usize = 128;
@@ -120,6 +122,11 @@ impl HostProbe for HostRoot {
         self.locate(Path::new(path)).is_ok_and(|path| path.exists())
     }
 
+    fn without_partition<'p>(&self, paths: &[&'p str]) -> Vec<&'p str> {
+        let tree = Tree::open(&self.root, "/").ok();
+        tree.map_or_else(Vec::new, |tree| partition::without(&tree, paths))
+    }
+
     fn driver_version(&self) -> Option<String> {
         let text = self.read(Path::new(DRIVER_VERSION_FILE)).ok()?;
         driver_version(&text).map(str::to_owned)
@@ -137,6 +144,11 @@ impl Host for HostRoot {
 
     fn registry_for(&self, dirs: &[PathBuf], wanted: &Wanted) -> Registry {
         Registry::scan_for(&self.locate_all(dirs), wanted)
+    }
+
+    fn partition(&self, old: &OldMig<'_>) -> Result<Partition, String> {
+        let tree = Tree::open(&self.root, "/").map_err(|err| err.to_string())?;
+        Partition::of(&tree, old)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -39,7 +39,9 @@ impl Dice {
     }
 }
 
-const DEVICES: [&str; 16] = [
+const DEVICES: [&str; 18] = [
+    "MIG-GPU-4cf8db2d-06c0-7d70-1a51-e59b25b2c16c/7/0",
+    "MIG-GPU-4cf8db2d-06c0-7d70-1a51-e59b25b2c16c/2/0",
     "0",
     "1",
     "all",

@@ -18,6 +18,12 @@ pub trait HostProbe {
     fn driver_version(&self) -> Option<String> {
         None
     }
+
+    /// Those of these nodes below `/dev/nvidia-caps` that open nothing, since the partition is gone.
+    fn without_partition<'p>(&self, paths: &[&'p str]) -> Vec<&'p str> {
+        let _ = paths;
+        Vec::new()
+    }
 }
 
 /// Type of a device node.

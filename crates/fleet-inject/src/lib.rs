@@ -31,5 +31,7 @@ pub use policy::{
     Allow, AuditPolicy, CapabilityPolicy, DEFAULT_CONFIG, HookPolicy, Policy, PolicyError,
     PolicyFile, Profile, Rule, Sources,
 };
-pub use request::{Asked, Refusal, Request, RequestError, RequestOutcome, Source, concerns};
+pub use request::{
+    Asked, OldMig, Refusal, Request, RequestError, RequestOutcome, Source, concerns,
+};
 pub use requirements::{GPU_ARCH, GPU_BRAND, Properties, RequirementError, Requirements};

@@ -9,6 +9,7 @@ mod error;
 mod extras;
 mod mounts;
 mod names;
+mod old_mig;
 
 use std::fmt;
 
@@ -17,6 +18,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use error::RequestError;
+pub use old_mig::OldMig;
 
 use crate::capabilities::{self, Limit, filter::is_nvidia};
 use crate::policy::{HookPolicy, Policy};

@@ -76,10 +76,14 @@ fn told(theirs: &Spec, ours: &Spec) -> String {
             .collect::<String>()
     };
     let lines = only("theirs", &theirs, &ours) + &only("ours", &ours, &theirs);
-    match lines.is_empty() {
-        true => "the order differs".to_owned(),
-        false => lines,
+    if !lines.is_empty() {
+        return lines;
     }
+    let differs = theirs
+        .iter()
+        .zip(&ours)
+        .find(|(theirs, ours)| theirs != ours);
+    format!("the order differs: theirs and ours {differs:?}")
 }
 
 #[test]
@@ -247,6 +251,125 @@ fn the_real_drivers_files_are_as_nvidia_ctk_writes_them() {
                 .replace("driver/usr/lib/firmware", "driver/lib/firmware");
         }
         assert!(ours == theirs, "{args:?}: {}", told(&theirs, &ours));
+    }
+}
+
+/// Compiles a library that stands for one which no simulated node has.
+fn library(source: &str, to: &Path, flags: &[&str]) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    fs::create_dir_all(to.parent().expect("a directory")).expect("make the directory");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-shared", "-fPIC", "-o"]).arg(to).arg(source);
+    drop(run(gcc.args(flags)).ok());
+}
+
+/// Windows' own library tells the toolkit where the driver store is; ours finds it by its CUDA library.
+#[test]
+fn windows_is_as_nvidia_ctk_writes_it() {
+    let test = "windows_is_as_nvidia_ctk_writes_it";
+    let Some((node, room)) = furnished(test, "wsl") else {
+        return;
+    };
+    let stores = node.0.join("usr/lib/wsl/drivers");
+    let store = fs::read_dir(&stores)
+        .expect("list the stores")
+        .flatten()
+        .next()
+        .expect("a store")
+        .file_name()
+        .into_string()
+        .expect("a name");
+    let other = stores.join("iigd_dch.inf_amd64_1");
+    fs::create_dir(&other).expect("make another vendor's store");
+    fs::write(other.join("libigdrcl.so"), "").expect("write its library");
+    for name in [
+        "nvopencl64.dll",
+        "libnvwgf2umx.so",
+        "nvsub.bin",
+        "readme.txt",
+    ] {
+        fs::write(stores.join(&store).join(name), "").expect("write a file of the store");
+    }
+    let define = |name: &str, dir: &str| format!("-D{name}=L\"/usr/lib/wsl/drivers/{dir}\"");
+    let flags = [
+        define("OTHER", "iigd_dch.inf_amd64_1"),
+        define("STORE", &store),
+    ];
+    let flags = flags.each_ref().map(String::as_str);
+    // In the place that the specs name, and where the programs' own loader finds it.
+    for dir in ["usr/lib/wsl/lib", "opt/programs"] {
+        let to = node.0.join(dir).join("libdxcore.so");
+        library("suites/generate/dxcore.c", &to, &flags);
+    }
+    for args in [
+        &[][..],
+        &["--mode", "wsl"],
+        &["--disable-hook", "update-ldcache"],
+        &["--no-all-device"],
+        &["--device-name-strategy", "uuid"],
+    ] {
+        same(&node.0, &room, "wsl", args);
+    }
+    // A driver without the program, and one whose library for video memory is not there.
+    for name in ["nvidia-smi", "libnvdxgdmal.so.1"] {
+        drop(fs::remove_file(stores.join(&store).join(name)));
+        same(&node.0, &room, "wsl", &[]);
+    }
+}
+
+/// A driver with `libnvidia-sandboxutils`, which the toolkit asks for the files of a GPU before it asks NVML: what is
+/// written is the same, since proc, sysfs and NVML tell the same.
+#[test]
+fn sandboxutils_changes_nothing() {
+    let test = "sandboxutils_changes_nothing";
+    for machine in ["workstation", "mig-mixed", "h100x2"] {
+        let Some((node, room)) = furnished(test, machine) else {
+            return;
+        };
+        let generate = ["--device-name-strategy", "uuid", "--no-all-device"];
+        let (_, before) = both(&node.0, &room, &generate, "");
+        let cuda = fs::read_dir(node.0.join("usr/lib/x86_64-linux-gnu"))
+            .expect("list the libraries")
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .find_map(|name| {
+                Some(name.strip_prefix("libcuda.so.")?.to_owned())
+                    .filter(|version| version.contains('.'))
+            })
+            .expect("a version");
+        let mut answers = String::new();
+        for device in &before.devices {
+            for node in &device.container_edits.device_nodes {
+                let kind = match node.path.as_str() {
+                    path if path.starts_with("/dev/dri/card") => 1,
+                    path if path.starts_with("/dev/dri/render") => 2,
+                    path if path.starts_with("/dev/nvidia-caps/") => 10,
+                    _ => 0,
+                };
+                answers += &format!("{} {kind} {}\n", device.name, node.path);
+            }
+            let hooks = device.container_edits.hooks.iter();
+            for link in hooks.flat_map(|hook| &hook.args) {
+                if let Some((text, path)) = link.split_once("::") {
+                    let kind = if path.ends_with("-card") { 3 } else { 4 };
+                    answers += &format!("{} {kind} {path} {text}\n", device.name);
+                }
+            }
+        }
+        fs::write(node.0.join("sandboxutils"), &answers).expect("write the answers");
+        let lib = node.0.join("usr/lib/x86_64-linux-gnu");
+        let name = format!("libnvidia-sandboxutils.so.{cuda}");
+        let define = format!("-DVERSION=\"{cuda}\"");
+        let flags = [&define, "-Wl,-soname,libnvidia-sandboxutils.so.1"];
+        library("suites/generate/sandboxutils.c", &lib.join(&name), &flags);
+        std::os::unix::fs::symlink(&name, lib.join("libnvidia-sandboxutils.so.1"))
+            .expect("make the link");
+        let asked = node.0.join("sandboxutils.asked");
+        for args in [&[][..], &["--feature-flag", "disable-nvsandboxutils"]] {
+            drop(fs::remove_file(&asked));
+            same(&node.0, &room, machine, args);
+            assert_eq!(asked.is_file(), args.is_empty(), "{machine} {args:?}");
+        }
     }
 }
 

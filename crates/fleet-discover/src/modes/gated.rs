@@ -13,7 +13,7 @@ fn nodes(mode: Mode) -> &'static [&'static str] {
     match mode {
         Mode::Gds => &["/dev/nvidia-fs*"],
         Mode::Mofed => &["/dev/infiniband/uverbs*", "/dev/infiniband/rdma_cm"],
-        Mode::Nvswitch => &["/dev/nvidia-nvswitchctl", "/dev/nvidia-nvswitch*"],
+        Mode::Nvswitch => &["/dev/nvidia-nvswitch*"],
         _ => &["/dev/gdrdrv"],
     }
 }

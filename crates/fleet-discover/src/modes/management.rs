@@ -8,13 +8,9 @@ use crate::hooks::Hooks;
 use crate::machine::Machine;
 use crate::options::{Mode, Options};
 
-const NODES: [&str; 7] = [
+const NODES: [&str; 3] = [
     "/dev/nvidia*",
     "/dev/nvidia-caps/nvidia-cap*",
-    "/dev/nvidia-modeset",
-    "/dev/nvidia-uvm-tools",
-    "/dev/nvidia-uvm",
-    "/dev/nvidiactl",
     "/dev/nvidia-caps-imex-channels/channel*",
 ];
 

@@ -85,6 +85,9 @@ fn file(tree: &Tree, path: &str) -> Option<File> {
 
 fn folders(files: &[File]) -> Vec<String> {
     let libraries = files.iter().filter(|file| file.name().starts_with("lib"));
+    // The store's libraries are found before those of the system.
+    let (system, store): (Vec<_>, Vec<_>) = libraries.partition(|file| file.container == DXCORE);
+    let libraries = store.into_iter().chain(system);
     let mut folders: Vec<String> = Vec::new();
     for file in libraries {
         if !folders.iter().any(|folder| folder == file.dir()) {

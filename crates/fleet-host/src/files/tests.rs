@@ -73,12 +73,7 @@ impl Root {
 
 /// The usual places, whatever the tests' own environment says.
 fn places(tree: &Tree) -> Places<'_> {
-    let list = |dirs: &[&str]| dirs.iter().map(|dir| (*dir).to_owned()).collect();
-    Places {
-        program_dirs: list(&PROGRAM_DIRS),
-        data_dirs: list(&["/usr/local/share", "/usr/share"]),
-        ..Places::usual(tree, tree, tree)
-    }
+    Places::by_variables(tree, tree, tree, "", "")
 }
 
 fn names(libraries: &[Library]) -> Vec<&str> {
@@ -117,6 +112,7 @@ fn every_library_of_the_version_in_every_directory_that_has_one() {
         &format!("{LIB}/libnvidia-nvvm70.so.4"),
         "libnvidia-nvvm70.so.4",
     );
+    root.library(&format!("{LIB}/nvidia_future.so.{V}"), "");
     root.library(&format!("{LIB}/libother.so.550.54.1"), "libother.so.1");
     root.library(&format!("{LIB}/libGL.so.1.7.0"), "libGL.so.1");
     let files = root.find();
@@ -126,6 +122,7 @@ fn every_library_of_the_version_in_every_directory_that_has_one() {
     let want = [
         format!("{LIB}/libcuda.so.{V}"),
         format!("{LIB}/libnvidia-future.so.{V}"),
+        format!("{LIB}/nvidia_future.so.{V}"),
         format!("{current}/libnvidia-ml.so.{V}"),
         format!("{LIB}/vdpau/libvdpau_nvidia.so.{V}"),
         format!("{LIB}/libnvidia-nvvm70.so.4"),
@@ -289,6 +286,46 @@ fn libraries_of_32_bits_come_when_asked_for() {
 }
 
 #[test]
+fn each_directory_of_32_bits_is_searched() {
+    let wanted = Wanted {
+        compat32: true,
+        ..Wanted::default()
+    };
+    let program = b"\x7fELF\x01 32 bits";
+    for dir in [
+        "/usr/lib32",
+        "/usr/lib/i386-linux-gnu",
+        "/usr/lib/i386-linux-gnu/nvidia/current",
+        "/usr/lib",
+        "/lib32",
+        "/lib/i386-linux-gnu",
+    ] {
+        let root = Root::with_cuda();
+        let path = format!("{dir}/libcuda.so.{V}");
+        fs::write(root.at(&path), program).unwrap();
+        assert_eq!(names(&root.look(wanted).compat32), [path]);
+    }
+    // One that only the loader's cache names.
+    let root = Root::with_cuda();
+    let path = format!("/opt/nvidia/lib32/libcuda.so.{V}");
+    fs::write(root.at(&path), program).unwrap();
+    let entry = fleet_rootfs::ldcache::Entry {
+        flags: 0x3,
+        key: b"libcuda.so.1".to_vec(),
+        path: path.as_bytes().to_vec(),
+        os_version: 0,
+        hwcap: 0,
+    };
+    let cache = fleet_rootfs::ldcache::Cache {
+        entries: vec![entry],
+        ..Default::default()
+    };
+    let bytes = fleet_rootfs::ldcache::serialise(&cache);
+    fs::write(root.at("/etc/ld.so.cache"), bytes).unwrap();
+    assert_eq!(names(&root.look(wanted).compat32), [path]);
+}
+
+#[test]
 fn links_beside_libraries() {
     let root = Root::with_cuda();
     root.library(&format!("{LIB}/libnvidia-ml.so.{V}"), "libnvidia-ml.so.1");
@@ -381,21 +418,38 @@ fn graphics_libraries_and_their_links() {
         .iter()
         .filter(|library| library.file.name().contains("allocator"));
     assert_eq!(twice.count(), 1, "mounted once");
+    // One that has the driver's version is one of its libraries already.
+    let name = format!("{LIB}/libnvidia-egl-gbm.so.{V}");
+    root.library(&name, "libnvidia-egl-gbm.so.1");
+    let files = root.find();
+    assert!(names(&files.libraries).contains(&name.as_str()));
+    assert_eq!(files.graphics.len(), 5);
 }
 
 #[test]
 fn modules_of_the_x_server_in_the_first_place_that_has_them() {
     let glx = format!("libglxserver_nvidia.so.{V}");
-    let places = [
+    let mut places = vec![
         format!("{LIB}/nvidia/xorg"),
         format!("{LIB}/xorg/modules/drivers"),
+        format!("{LIB}/xorg/modules/extensions"),
+        format!("{LIB}/xorg/modules/updates/drivers"),
         format!("{LIB}/xorg/modules/updates/extensions"),
-        "/usr/lib/xorg/modules/drivers".to_owned(),
-        "/usr/lib64/xorg/modules/extensions".to_owned(),
-        "/usr/lib64/xorg/modules/updates/drivers".to_owned(),
-        "/usr/X11R6/lib/modules/drivers".to_owned(),
-        "/usr/X11R6/lib64/modules/extensions".to_owned(),
     ];
+    for modules in [
+        "/usr/lib/xorg/modules",
+        "/usr/lib64/xorg/modules",
+        "/usr/X11R6/lib/modules",
+        "/usr/X11R6/lib64/modules",
+    ] {
+        let below = [
+            "drivers",
+            "extensions",
+            "updates/drivers",
+            "updates/extensions",
+        ];
+        places.extend(below.map(|below| format!("{modules}/{below}")));
+    }
     let root = Root::with_cuda();
     for dir in places.iter().rev() {
         root.file(&format!("{dir}/nvidia_drv.so"))
@@ -439,6 +493,51 @@ fn programs_that_can_be_run_in_the_first_directory_that_has_them() {
         containers(&files.graphics_programs),
         ["/usr/bin/nvidia-xconfig"]
     );
+}
+
+#[test]
+fn programs_and_data_by_the_variables_of_the_environment() {
+    for dir in [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ] {
+        let root = Root::with_cuda();
+        root.program(&format!("{dir}/nvidia-smi"));
+        let files = root.find();
+        assert_eq!(containers(&files.programs), [format!("{dir}/nvidia-smi")]);
+    }
+    let root = Root::with_cuda();
+    for dir in ["/opt/nv/bin", "/usr/bin"] {
+        root.program(&format!("{dir}/nvidia-smi"));
+    }
+    for dir in ["/opt/nv/share", "/usr/local/share", "/usr/share"] {
+        root.file(&format!("{dir}/nvidia/nvoptix.bin"));
+    }
+    let tree = root.tree("/");
+    for (path, data_dirs, smi, optix) in [
+        ("", "", "/usr/bin", "/usr/local/share"),
+        (
+            "/opt/nv/bin:/bin",
+            "/opt/nv/share:/usr/share",
+            "/opt/nv/bin",
+            "/opt/nv/share",
+        ),
+        (
+            "opt/nv/bin:.",
+            "opt/nv/share",
+            "/usr/bin",
+            "/usr/local/share",
+        ),
+    ] {
+        let places = Places::by_variables(&tree, &tree, &tree, path, data_dirs);
+        let files = driver_files(&places, None, Wanted::default()).unwrap();
+        assert_eq!(containers(&files.programs), [format!("{smi}/nvidia-smi")]);
+        assert_eq!(files.configs[0].host, format!("{optix}/nvidia/nvoptix.bin"));
+    }
 }
 
 #[test]
@@ -563,6 +662,19 @@ fn vulkan_files_at_the_root_and_by_architecture() {
         (&format!("/usr/share/{name}"), format!("/etc/{name}")),
     ];
     assert_eq!(hosts, want, "OpenCL's is not looked for at the root");
+}
+
+/// Below another root, links are followed: two names may be one file.
+#[test]
+fn one_file_of_the_host_goes_to_one_place() {
+    let root = Root::with_cuda();
+    let name = format!("nvidia_icd.{}.json", std::env::consts::ARCH);
+    root.file(&format!("/usr/share/vulkan/icd.d/{name}"));
+    root.link("/usr/share/vulkan/icd.d/nvidia_icd.json", &name);
+    let tree = root.tree("/run/nvidia/driver");
+    let files = driver_files(&places(&tree), None, Wanted::default()).unwrap();
+    let want = ["/etc/vulkan/icd.d/nvidia_icd.json"];
+    assert_eq!(containers(&files.configs), want);
 }
 
 #[test]

@@ -198,6 +198,10 @@ fn sysfs() {
     let bus = BusId::parse("0000:01:00.0").unwrap();
     assert_eq!(drm_names(&tree, &bus), ["card1", "renderD128"]);
     assert!(is_tegra(&tree));
+    fs::remove_file(dir.path().join("sys/devices/soc0/family")).unwrap();
+    assert!(!is_tegra(&tree));
+    write(dir.path(), "etc/nv_tegra_release", "# R36\n");
+    assert!(is_tegra(&tree));
     assert_eq!(boot_id(&tree), None);
 }
 

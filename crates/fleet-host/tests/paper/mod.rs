@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fleet_cdi::{Format, Registry, parse};
-use fleet_host::{Host, HostRoot, Rebuilt};
-use fleet_inject::{DeviceKind, DeviceStat, HostProbe};
+use fleet_host::{Host, HostRoot, Partition, Rebuilt};
+use fleet_inject::{DeviceKind, DeviceStat, HostProbe, OldMig};
 
 /// A machine made of plain files; `devices` holds one node per line: path, type, major, minor, mode in octal.
 pub(crate) struct PaperHost {
@@ -55,6 +55,10 @@ impl HostProbe for PaperHost {
         self.root.exists(path) || self.lstat_device(path).is_ok()
     }
 
+    fn without_partition<'p>(&self, paths: &[&'p str]) -> Vec<&'p str> {
+        self.root.without_partition(paths)
+    }
+
     fn driver_version(&self) -> Option<String> {
         self.root.driver_version()
     }
@@ -81,6 +85,10 @@ impl Host for PaperHost {
         names.sort();
         names.dedup();
         Ok(names)
+    }
+
+    fn partition(&self, old: &OldMig<'_>) -> Result<Partition, String> {
+        self.root.partition(old)
     }
 
     /// What would be made from the host stands in a file of the case.

@@ -39,10 +39,10 @@ pub enum RequestError {
         /// What is wrong.
         why: &'static str,
     },
-    /// A MIG device by the name that drivers before 470 gave it.
+    /// Not quite the name that drivers before 470 gave a MIG device.
     #[error(
-        "device id {id} in {origin} is the old name of a MIG device, which no CDI spec can hold; \
-         hint: use its MIG-… UUID as `nvidia-smi -L` prints it, or GPU:MIG numbers such as 0:1"
+        "device id {id} in {origin} is no name of a MIG device; \
+         hint: MIG-GPU-<uuid>/<GPU instance>/<compute instance>, its MIG-… UUID as `nvidia-smi -L` prints it, or GPU:MIG numbers such as 0:1"
     )]
     OldMig {
         /// Who asked.

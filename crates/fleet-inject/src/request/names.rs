@@ -3,6 +3,7 @@
 use fleet_cdi::QualifiedName;
 
 use super::extras::{IMEX_KIND, MIG_KIND};
+use super::old_mig::{self, OldMig};
 use super::{Asked, KindOnly, RequestError, Source, Wanted, shown};
 use crate::capabilities::filter::is_nvidia;
 
@@ -95,19 +96,24 @@ fn named<'a>(
     if let Some(mode) = id.strip_prefix("mode=") {
         return of_mode(mode, rest, kind, source);
     }
+    if old_mig::is_meant(id) {
+        let kind = if automatic.is_some() {
+            automatic_kind(kind)
+        } else {
+            kind
+        };
+        let old = OldMig::written(id).ok_or_else(|| RequestError::OldMig {
+            origin: source.clone(),
+            id: shown(id),
+        })?;
+        return of_kind(kind, &old.to_string(), source);
+    }
     match automatic {
         Some(("gpu", id)) => of_kind(automatic_kind(kind), id, source),
         Some((class, id)) => of_kind(&format!("nvidia.com/{class}"), id, source),
         None if is_qualified(text) => qualified(text, source),
         None => of_kind(kind, text, source),
     }
-    .map_err(|err| match is_old_mig(id) {
-        true => RequestError::OldMig {
-            origin: source.clone(),
-            id: shown(id),
-        },
-        false => err,
-    })
 }
 
 /// The default kind, if it is NVIDIA's.
@@ -157,12 +163,7 @@ fn of_mode<'a>(
 }
 
 fn is_qualified(id: &str) -> bool {
-    id.contains(['/', '='])
-}
-
-/// `MIG-GPU-<uuid>/<gpu instance>/<compute instance>`.
-fn is_old_mig(id: &str) -> bool {
-    id.starts_with("MIG-GPU-") && id.matches('/').count() == 2
+    id.contains(['/', '=']) && !old_mig::is_meant(id)
 }
 
 /// `amd.com/gpu=0,1` could mean GPU 1 of either vendor; `nvidia.com/gds=all,1` can not.

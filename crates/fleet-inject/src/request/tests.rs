@@ -342,11 +342,26 @@ fn modes_that_are_none_say_so() {
         "device mode imex in variable NVIDIA_VISIBLE_DEVICES needs an id"
     );
     assert!(error("id=3").starts_with("invalid CDI device name"));
-    let old = error("MIG-GPU-4cf8db2d-06c0-7d70-1a51-e59b25b2c16c/1/0");
+    let old = error("MIG-GPU-4cf8db2d-06c0-7d70-1a51-e59b25b2c16c/1");
     assert!(
-        old.contains("is the old name of a MIG device") && old.contains("hint: use its MIG-"),
+        old.contains("is no name of a MIG device") && old.contains("hint: MIG-GPU-<uuid>/"),
         "{old}"
     );
+}
+
+#[test]
+fn old_names_of_partitions_are_read_whoever_asks() {
+    let old = "MIG-GPU-4cf8db2d-06c0-7d70-1a51-e59b25b2c16c/7/0";
+    let want = format!("nvidia.com/gpu={}", old.replace('/', ":"));
+    for spec in [
+        env(old),
+        env(&format!("runtime.nvidia.com/gpu={old}")),
+        mounts(&[old]),
+    ] {
+        assert_eq!(names(&spec, &accepting_mounts()), [want.as_str()], "{spec}");
+    }
+    let mixed = Request::from_spec(&env(&format!("amd.com/gpu=0,{old}")), &Policy::default());
+    assert!(matches!(mixed, Err(RequestError::MixedKinds { .. })));
 }
 
 #[test]
