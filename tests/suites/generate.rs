@@ -295,12 +295,13 @@ fn partitions_by_their_old_names() {
     let root = node.0.display().to_string();
     let bundle = node.0.join("config.json");
     let file = bundle.display().to_string();
-    let capabilities = |instance: u32| -> BTreeSet<String> {
+    let capabilities = |instance: u32, from: &str| -> BTreeSet<String> {
         let id = format!("MIG-{uuid}/{instance}/0");
         let env = format!("NVIDIA_VISIBLE_DEVICES={id}");
         let spec = serde_json::json!({"process": {"env": [env]}});
         fs::write(&bundle, spec.to_string()).expect("write the bundle");
         let out = node.ctl(&["--root-dir", &root, "explain", &file]).ok();
+        assert!(out.contains(from), "{from}: {out}");
         let words = out.split_whitespace();
         words
             .filter(|word| word.starts_with("/dev/nvidia-caps/") || *word == "/dev/nvidia0")
@@ -318,22 +319,22 @@ fn partitions_by_their_old_names() {
         let nodes = numbers.map(|number| format!("/dev/nvidia-caps/nvidia-cap{number}"));
         nodes.chain(["/dev/nvidia0".to_owned()]).collect()
     };
-    let all_are_right = |how: &str| {
+    let all_are_right = |how: &str, from: &str| {
         for instance in &instances {
             assert_eq!(
-                capabilities(*instance),
+                capabilities(*instance, from),
                 want(*instance),
                 "{how}: {instance}"
             );
         }
     };
-    all_are_right("in memory");
+    all_are_right("in memory", "/proc/driver/nvidia");
     fs::create_dir_all(node.0.join("etc/cdi")).expect("make the CDI directory");
     let output = node.0.join("etc/cdi/nvidia.yaml").display().to_string();
     for strategy in ["index", "uuid", "type-index"] {
         let args = ["--device-name-strategy", strategy, "--output", &output];
         drop(node.generate(&args).ok());
-        all_are_right(strategy);
+        all_are_right(strategy, "/etc/cdi/nvidia.yaml");
     }
     let env = format!("NVIDIA_VISIBLE_DEVICES=MIG-{uuid}/99/0");
     let spec = serde_json::json!({"process": {"env": [env]}});
@@ -537,4 +538,72 @@ fn refresh_follows_the_machine_and_keeps_a_good_spec() {
         refused.code == 1 && refused.stderr.contains("/nvidia.yaml has nvidia.com/gpu="),
         "{refused:#?}"
     );
+}
+
+/// What the service's triggers are for, without the service: MIG, firmware, an update of the driver's files.
+#[test]
+fn refresh_follows_partitions_firmware_and_files() {
+    let test = "refresh_follows_partitions_firmware_and_files";
+    let Some(node) = Node::new(test, "mig-mixed") else {
+        return;
+    };
+    let root = node.0.display().to_string();
+    let file = node.0.join("var/run/cdi/fleet-nvidia.yaml");
+    let refresh = || {
+        let args = ["--root-dir", &root, "cdi", "refresh", "--source", "proc"];
+        let said = node.ctl(&args).ok();
+        (said, read_spec(&file).expect("a valid spec"))
+    };
+    let parts = |spec: &Spec| {
+        let names = spec.devices.iter().map(|device| device.name.as_str());
+        names.filter(|name| name.starts_with("0:")).count()
+    };
+    let (said, before) = refresh();
+    assert!(said.contains("written"), "{said}");
+    // One instance of the first GPU goes, then all.
+    let mig = node.0.join("proc/driver/nvidia/capabilities/gpu0/mig");
+    let instances: Vec<_> = fs::read_dir(&mig)
+        .expect("list the instances")
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    assert!(parts(&before) == instances.len() && instances.len() > 1);
+    fs::rename(&instances[0], node.0.join("gone")).expect("destroy an instance");
+    let (said, fewer) = refresh();
+    assert!(said.contains("replaced"), "{said}");
+    assert_eq!(parts(&fewer) + 1, parts(&before));
+    fs::rename(node.0.join("gone"), &instances[0]).expect("make it anew");
+    let (said, again) = refresh();
+    assert!(said.contains("replaced") && again == before, "{said}");
+    // Firmware that the package brings later.
+    let firmware = "lib/firmware/nvidia/550.54.15/gsp_new.bin";
+    fs::create_dir_all(node.0.join(firmware).parent().expect("a directory")).expect("make it");
+    fs::write(node.0.join(firmware), "").expect("write firmware");
+    let (said, with) = refresh();
+    let mounts = with.container_edits.mounts.iter();
+    let told: Vec<_> = mounts.map(|mount| mount.host_path.as_str()).collect();
+    assert!(
+        said.contains("replaced") && told.contains(&format!("/{firmware}").as_str()),
+        "{told:?}"
+    );
+    // Files of the next driver, whose module is not loaded yet: the old spec stays.
+    let lib = node.0.join("usr/lib/x86_64-linux-gnu");
+    let bytes = fs::read(&file).expect("read the spec");
+    for name in ["libcuda.so", "libnvidia-ml.so"] {
+        fs::rename(
+            lib.join(format!("{name}.550.54.15")),
+            lib.join(format!("{name}.560.1.1")),
+        )
+        .expect("update the driver");
+    }
+    let args = ["--root-dir", &root, "cdi", "refresh", "--source", "proc"];
+    drop(node.ctl(&args).fails("hint: reboot after an update"));
+    assert_eq!(fs::read(&file).expect("read the spec"), bytes);
+    assert!(refresh_leaves_nothing(&file), "temporary files");
+}
+
+fn refresh_leaves_nothing(file: &Path) -> bool {
+    let dir = file.parent().expect("a directory");
+    fs::read_dir(dir).expect("list").count() == 1
 }

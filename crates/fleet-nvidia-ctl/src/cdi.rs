@@ -6,6 +6,7 @@ pub(crate) mod transform;
 pub(crate) mod validate;
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use fleet_cdi::{ContainerEdits, LoadedSpec, QualifiedName, Registry};
 use fleet_host::Host;
@@ -26,7 +27,7 @@ pub(crate) fn run(
     match command {
         Cdi::Generate(args) => crate::generate::run(cli, args, out, remarks),
         Cdi::Refresh(args) => crate::generate::refresh(cli, args, out, remarks),
-        Cdi::List { json } => list(&registry(cli)?, *json, out, remarks),
+        Cdi::List { spec_dir, json } => list(&registry_in(cli, spec_dir)?, *json, out, remarks),
         Cdi::Validate(args) => validate::run(cli, args, out),
         Cdi::Inject(args) => devices::inject(cli, args, out),
         Cdi::Resolve(args) => devices::resolve(cli, args, out),
@@ -39,6 +40,16 @@ fn registry(cli: &Cli) -> Result<Registry, CtlError> {
     let (env, host) = (cli.env(), cli.host());
     let (file, _) = fleet_host::load_policy(&env, &host)?;
     Ok(host.registry(&fleet_host::spec_dirs(&file.policy, &env)))
+}
+
+/// In these directories, if any is given; an empty word is an empty variable.
+fn registry_in(cli: &Cli, dirs: &[String]) -> Result<Registry, CtlError> {
+    let given = dirs.iter().filter(|dir| !dir.is_empty());
+    let given: Vec<PathBuf> = given.map(PathBuf::from).collect();
+    match given.is_empty() {
+        true => registry(cli),
+        false => Ok(cli.host().registry(&given)),
+    }
 }
 
 type Found<'a> = (&'a QualifiedName, &'a LoadedSpec);

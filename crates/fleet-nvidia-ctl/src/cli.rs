@@ -75,6 +75,14 @@ pub(crate) enum Cdi {
     Refresh(Box<crate::generate::Refresh>),
     /// List the devices that can be asked for
     List {
+        /// Directories to look in, the last one wins (default: those of the configuration)
+        #[arg(
+            long,
+            value_name = "DIR",
+            value_delimiter = ',',
+            env = "NVIDIA_CTK_CDI_SPEC_DIRS"
+        )]
+        spec_dir: Vec<String>,
         /// Print JSON, with what each device brings
         #[arg(long)]
         json: bool,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use fleet_cdi::{Format, Spec, encode_spec, write_spec};
 use fleet_discover::{Generated, Machine, Output, generate};
+use fleet_host::gpu::Inventory;
 
 pub(crate) use args::Generate;
 pub(crate) use refresh::{Refresh, RefreshError, run as refresh};
@@ -38,17 +39,20 @@ pub(crate) fn run(
     remarks: &mut dyn Write,
 ) -> Result<Verdict, CtlError> {
     let format = format(args, args.output())?;
-    let (_, output) = make(cli, args, remarks)?;
-    write(&output.specs, args.output(), format, out, remarks)?;
+    let made = make(cli, args, remarks)?;
+    write(&made.output.specs, args.output(), format, out, remarks)?;
     Ok(Verdict::Fine)
 }
 
+/// The specs of a machine, and what they were made from.
+struct Made {
+    machine: Machine,
+    inventory: Option<Inventory>,
+    output: Output,
+}
+
 /// The specs of the machine, in memory.
-fn make(
-    cli: &Cli,
-    args: &Generate,
-    remarks: &mut dyn Write,
-) -> Result<(Machine, Output), CtlError> {
+fn make(cli: &Cli, args: &Generate, remarks: &mut dyn Write) -> Result<Made, CtlError> {
     let mut options = args.options()?;
     options.generator = concat!("fleet-nvidia-ctl ", env!("CARGO_PKG_VERSION")).to_owned();
     let root = cli.root_dir.as_deref().unwrap_or_else(|| Path::new("/"));
@@ -69,7 +73,11 @@ fn make(
         options.newest.map(|version| version.to_string()),
         remarks,
     )?;
-    Ok((machine, output))
+    Ok(Made {
+        machine,
+        inventory: told.inventory,
+        output,
+    })
 }
 
 fn warn(remarks: &mut dyn Write, text: &str) -> Result<(), CtlError> {

@@ -373,6 +373,49 @@ fn sandboxutils_changes_nothing() {
     }
 }
 
+/// By its own help, so that a flag of a later version is noticed.
+#[test]
+fn every_flag_and_variable_of_nvidia_ctk_is_known() {
+    let test = "every_flag_and_variable_of_nvidia_ctk_is_known";
+    let Some(ctk) = nvidia_ctk() else {
+        return skip(test, "there is no nvidia-ctk; FLEET_NVIDIA_CTK names one");
+    };
+    let ours = path("FLEET_CTL");
+    for (command, at_least) in [
+        (&["cdi", "generate"][..], 27),
+        (&["cdi", "list"], 1),
+        (&["cdi", "transform", "root"], 5),
+        (&["system", "create-device-nodes"], 6),
+        (&["system", "create-dev-char-symlinks"], 6),
+    ] {
+        let theirs = run(Command::new(&ctk).args(command).arg("--help")).ok();
+        let options = theirs.split("OPTIONS:").nth(1).expect("a list of options");
+        let options = options.split("GLOBAL").next().unwrap_or_default();
+        let words = options.split(|c: char| c.is_whitespace() || "[],".contains(c));
+        let words: Vec<&str> = words.map(|word| word.trim_end_matches('.')).collect();
+        let help = run(Command::new(&ours).args(command).arg("--help")).ok();
+        let mut flags: Vec<&str> = words
+            .iter()
+            .copied()
+            .filter(|word| word.starts_with("--") && word.len() > 2)
+            .collect();
+        flags.sort_unstable();
+        flags.dedup();
+        assert!(flags.len() >= at_least, "{command:?}: {flags:?}");
+        for flag in flags {
+            let out = run(Command::new(&ours).args(command).args([flag, "--help"]));
+            assert!(
+                !out.stderr.contains("unexpected argument"),
+                "{command:?} {flag}: {}",
+                out.stderr
+            );
+        }
+        for variable in words.iter().filter_map(|word| word.strip_prefix('$')) {
+            assert!(help.contains(variable), "{command:?} {variable}: {help}");
+        }
+    }
+}
+
 /// Where the toolkit fails or writes what helps nobody, and ours does not. If one of these fails, the toolkit has
 /// changed and the list in the documentation is wrong.
 #[test]

@@ -227,6 +227,30 @@ fn transform_writes_a_spec_for_another_root() {
     assert_eq!((verdict.unwrap(), out.as_str()), (Verdict::Fine, ""));
 }
 
+/// The last directory wins, and the configured ones do not count.
+#[test]
+fn list_looks_into_other_directories() {
+    let dir = gpu_host();
+    let name = |kind: &str| GPU.replace("nvidia.com/gpu", kind);
+    put(dir.path(), "a/one.yaml", &name("a.com/one"));
+    put(dir.path(), "b/two.yaml", &name("b.com/two"));
+    let listed = |args: &[&str]| -> Vec<String> {
+        let (verdict, out) = run(dir.path(), &[&["cdi", "list"], args].concat());
+        assert_eq!(verdict.unwrap(), Verdict::Fine);
+        let names = out.lines().map(|line| line.split("  ").next().unwrap());
+        names.map(str::to_owned).collect()
+    };
+    assert_eq!(
+        listed(&["--spec-dir", "/a,/b"]),
+        ["a.com/one=0", "b.com/two=0"]
+    );
+    assert_eq!(listed(&["--spec-dir", "/a", "--spec-dir", "/b"]).len(), 2);
+    assert_eq!(listed(&["--spec-dir", "/none"]), [""; 0]);
+    let usual = listed(&[]);
+    assert!(usual.contains(&"nvidia.com/gpu=0".to_owned()), "{usual:?}");
+    assert_eq!(listed(&["--spec-dir", ""]), usual);
+}
+
 #[test]
 fn transform_declares_what_the_result_needs() {
     let dir = host();
@@ -247,6 +271,24 @@ fn transform_declares_what_the_result_needs() {
         ],
     );
     verdict.unwrap();
+    let (verdict, nameless, _) = typed(
+        dir.path(),
+        &[
+            "cdi",
+            "transform",
+            "root",
+            "--to",
+            "/run/driver",
+            "--relative-to",
+            "container",
+            "--input",
+            &input,
+            "--output",
+            "",
+        ],
+    );
+    verdict.unwrap();
+    assert_eq!(nameless, out, "an empty name is none");
     assert!(
         out.contains("cdiVersion: \"0.5.0\"") && out.contains("path: /run/driver/dev/x"),
         "{out}"

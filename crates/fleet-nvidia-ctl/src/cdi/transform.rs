@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use fleet_cdi::{Format, RootTransform, Side, Spec, Version, encode_spec, parse, write_spec};
 
 use crate::{CtlError, Verdict};
@@ -28,8 +29,8 @@ pub(crate) struct Root {
     /// Spec file, - for standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
-    /// Where to write, - for standard output; the format is that of its name
-    #[arg(long, value_name = "FILE", default_value = "-")]
+    /// Where to write, - or nothing for standard output; the format is that of its name
+    #[arg(long, value_name = "FILE", default_value = "-", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     output: PathBuf,
     /// Write JSON
     #[arg(long)]
@@ -76,7 +77,7 @@ pub(super) fn run(
 }
 
 fn is_standard(path: &Path) -> bool {
-    path == Path::new("-")
+    path == Path::new("-") || path.as_os_str().is_empty()
 }
 
 /// JSON begins with a brace, whatever the file's name: it may come through a pipe.

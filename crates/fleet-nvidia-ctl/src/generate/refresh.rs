@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use fleet_cdi::{Format, Spec, encode_spec, read_spec, write_spec};
 use fleet_discover::Machine;
+use fleet_host::gpu::Inventory;
 use fleet_host::proc::pci_gpus;
 
 use super::{Generate, GenerateError, format, make, with_infix};
@@ -96,8 +97,9 @@ fn refresh(
 ) -> Result<Verdict, CtlError> {
     let place = place(cli, args);
     let format = format(&args.generate, Some(&place))?;
-    let (machine, output) = make(cli, &args.generate, remarks)?;
-    let specs: Vec<(PathBuf, &Spec)> = output
+    let made = make(cli, &args.generate, remarks)?;
+    let specs: Vec<(PathBuf, &Spec)> = made
+        .output
         .specs
         .iter()
         .map(|made| (with_infix(&place, made.infix), &made.spec))
@@ -106,7 +108,7 @@ fn refresh(
     for (path, spec) in &specs {
         no_conflict(path, spec, &own)?;
         if !args.force {
-            ready(path, spec, &machine)?;
+            ready(path, spec, &made.machine, made.inventory.as_ref())?;
         }
     }
     for (path, spec) in &specs {
@@ -159,12 +161,20 @@ fn names(spec: &Spec) -> BTreeSet<String> {
     spec.devices.iter().map(name).collect()
 }
 
-/// Fewer GPUs than before are right where the machine has no more of them: one was taken out.
-fn ready(path: &Path, spec: &Spec, machine: &Machine) -> Result<(), RefreshError> {
+/// Fewer GPUs than before are right where the machine has no more of them, as one was taken out, and where the driver
+/// tells of one that is partitioned into nothing.
+fn ready(
+    path: &Path,
+    spec: &Spec,
+    machine: &Machine,
+    inventory: Option<&Inventory>,
+) -> Result<(), RefreshError> {
     let Ok(old) = read_spec(path) else {
         return Ok(());
     };
-    let (told, known) = (gpus(spec), gpus(&old));
+    let told = inventory.iter().flat_map(|told| &told.gpus);
+    let empty = told.filter(|gpu| gpu.mig.as_ref().is_some_and(Vec::is_empty));
+    let (told, known) = (gpus(spec) + empty.count(), gpus(&old));
     let present = pci_gpus(&machine.system).len();
     if told < known && told < present {
         return Err(RefreshError::NotReady {
@@ -253,11 +263,30 @@ mod tests {
         let (_, poorer) = parsed(dir.path(), "new.yaml", &[0]);
         let (old, _) = parsed(dir.path(), "old.yaml", &[0, 1]);
         let (_tree, two) = machine(2);
-        let err = ready(&old, &poorer, &two).unwrap_err().to_string();
+        let err = ready(&old, &poorer, &two, None).unwrap_err().to_string();
         assert!(err.contains("has 2 GPUs, the driver tells of 1"), "{err}");
         let (_tree, one) = machine(1);
-        assert!(ready(&old, &poorer, &one).is_ok(), "it was taken out");
-        assert!(ready(&dir.path().join("none.yaml"), &poorer, &two).is_ok());
+        assert!(ready(&old, &poorer, &one, None).is_ok(), "it was taken out");
+        assert!(ready(&dir.path().join("none.yaml"), &poorer, &two, None).is_ok());
+        // All partitions of a GPU are destroyed before others are made.
+        let gpu = |mig| fleet_host::gpu::Gpu {
+            index: 1,
+            minor: 1,
+            uuid: None,
+            bus_id: None,
+            name: String::new(),
+            mig,
+            coherent: None,
+            arch: None,
+            brand: None,
+        };
+        for (mig, is_ready) in [(Some(Vec::new()), true), (None, false)] {
+            let told = Inventory {
+                gpus: vec![gpu(mig)],
+                ..Inventory::default()
+            };
+            assert_eq!(ready(&old, &poorer, &two, Some(&told)).is_ok(), is_ready);
+        }
     }
 
     #[test]

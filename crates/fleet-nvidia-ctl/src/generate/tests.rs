@@ -126,7 +126,7 @@ fn what_is_typed_is_what_is_wanted() {
     );
     assert_eq!(usual.hooks.path, "/usr/bin/fleet-nvidia");
     assert_eq!(usual.csv.files.len(), 3);
-    let got = options(&[
+    let args = [
         "--mode",
         "GDS",
         "--device-name-strategy",
@@ -157,8 +157,56 @@ fn what_is_typed_is_what_is_wanted() {
         "--nvidia-ctk-path",
         "/opt/nvidia-ctk",
         "--compat32",
-    ])
-    .unwrap();
+        "--config-search-path",
+        "/c",
+        "--ldconfig-path",
+        "/sbin/ldconfig.real",
+        "--csv.ignore-pattern",
+        "**/a,/b",
+        "--capability-devices",
+        "--annotations",
+        "always",
+        "--driver-root",
+        "/run/nvidia/driver",
+        "--dev-root",
+        "/",
+    ];
+    let got = options(&args).unwrap();
+    assert_eq!(got.naming, [fleet_discover::Naming::TypeIndex]);
+    assert_eq!(got.config_dirs, ["/c"]);
+    assert_eq!(got.hooks.ldconfig.as_deref(), Some("/sbin/ldconfig.real"));
+    assert_eq!(got.csv.ignore, ["**/a", "/b"]);
+    assert!(got.features.parts);
+    assert_eq!(got.stamping, fleet_discover::Stamping::Always);
+    let typed = typed(&args).unwrap();
+    assert_eq!(
+        (typed.driver_root(), typed.dev_root()),
+        (Some("/run/nvidia/driver"), Some("/"))
+    );
+    for (flag, is_on) in [
+        (
+            "enable-explicit-driver-libraries",
+            (|features| features.explicit_libraries) as fn(fleet_discover::Features) -> bool,
+        ),
+        ("enable-coherent-annotations", |features| features.coherent),
+        ("disable-multiple-csv-devices", |features| {
+            features.one_csv_device
+        }),
+        ("no-additional-gids-for-device-nodes", |features| {
+            features.no_additional_gids
+        }),
+        ("disable-ipc-discoverer", |features| features.no_sockets),
+    ] {
+        let got = options(&["--feature-flag", flag]).unwrap().features;
+        assert!(
+            is_on(got) && !is_on(fleet_discover::Features::default()),
+            "{flag}"
+        );
+    }
+    for flag in ["disable-nvsandboxutils", "disable-nvsandbox-utils"] {
+        let got = options(&["--feature-flag", flag]).unwrap().features;
+        assert_eq!(got, fleet_discover::Features::default(), "{flag}");
+    }
     assert_eq!(got.mode, fleet_discover::Mode::Gds);
     assert_eq!(got.ids, ["0", "1:0", "GPU-x"]);
     assert_eq!(
