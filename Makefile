@@ -126,9 +126,10 @@ deny:
 vm: PROFILE = fast
 vm:
 	@tests/setup/packages.sh qemu-system-x86 mmdebstrap openssh-client e2fsprogs
-	$(MAKE) PROFILE=fast build tools images
+	$(MAKE) PROFILE=fast tools images package-files
 	tests/vm/image.sh $(TOP)/.state/vm
-	tests/vm/run $(TOP)/.state/vm $(TARGET_DIR)/$(TRIPLE)/fast/fleet-nvidia $(TARGET_DIR)/fast
+	deb=$$(PROGRAMS=$(TARGET_DIR)/package/bin GEN=$(TARGET_DIR)/package/gen packaging/deb/build $(TOP)/.state/vm/package) && \
+		tests/vm/run $(TOP)/.state/vm $$deb $(TARGET_DIR)/fast
 
 # SUITES, RUNTIMES and VIEWS narrow it down. Sources are fetched from Debian on the first run.
 SUITES ?= crun runc

@@ -481,6 +481,10 @@ fn nodes_and_links_are_made() {
             .ok()
             .contains("/dev/nvidiactl 195:255 is there")
     );
+    let quiet = [&all[..], &["--quiet"]].concat();
+    assert_eq!(system(&quiet).ok(), "");
+    fs::remove_file(node.0.join("dev/nvidia1")).expect("remove a node");
+    assert!(system(&quiet).ok().ends_with("/dev/nvidia1 195:1 made\n"));
     let out = system(&["create-dev-char-symlinks"]).ok();
     assert!(out.contains("/195:255 -> /dev/nvidiactl made"), "{out}");
     let link = fs::read_link(node.0.join("dev/char/511:0")).expect("the link");

@@ -5,10 +5,11 @@ use std::fs;
 use std::io::{IoSliceMut, Read};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Command;
 
 use fleet_tests::views::controllers;
-use fleet_tests::{Bundle, Runtime, assert_nothing_left, differs, ours, run, until};
+use fleet_tests::{Bundle, Runtime, assert_nothing_left, differs, ours, path, run, skip, until};
 use serde_json::{Value, json};
 
 #[test]
@@ -634,4 +635,40 @@ fn a_failing_hook_is_named_with_its_stderr() {
         );
         assert_nothing_left(&bundle);
     }
+}
+
+/// A user who has a cgroup of his own, as from his service manager, and no engine that has made a user namespace for him.
+#[test]
+fn a_plain_user_runs_a_bundle_in_a_cgroup_of_his() {
+    const NAME: &str = "a_plain_user_runs_a_bundle_in_a_cgroup_of_his";
+    // $1: the runtime, $2: an image. A user outside its cgroup may not enter another one.
+    const SCRIPT: &str = r#"
+        set -eu
+        if mountpoint -q /sys/fs/cgroup/unified; then mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup; fi
+        group=$FLEET_TEST_CGROUP-plain
+        mkdir -p "/sys/fs/cgroup$group/self" /run/plain/rootfs
+        tar -C /run/plain/rootfs -xf "$2"
+        chown -R 65534:65534 "/sys/fs/cgroup$group" /run/plain
+        echo 0 > "/sys/fs/cgroup$group/self/cgroup.procs"
+        export XDG_RUNTIME_DIR=/run/plain
+        cd /run/plain
+        setpriv --reuid 65534 --regid 65534 --clear-groups sh -euc '"$0" spec --rootless
+            sed -i "s/\"terminal\": true/\"terminal\": false/; s/\"sh\"/\"echo\", \"hi\"/; s|\"linux\": {|&\"cgroupsPath\": \"$1/c\",|" config.json
+            "$0" run plain' "$1" "$group"
+    "#;
+    if !ours() || std::env::var_os("FLEET_DELEGATE").is_some() {
+        return;
+    }
+    let unified = ["unified/cgroup.procs", "cgroup.controllers"]
+        .iter()
+        .any(|file| Path::new("/sys/fs/cgroup").join(file).exists());
+    if !unified {
+        return skip(NAME, "the machine has no cgroup2 file system");
+    }
+    let out = run(Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT])
+        .arg("sh")
+        .arg(path("RUNTIME_UNDER_TEST"))
+        .arg(path("FLEET_STATE").join("images/busybox.tar")));
+    assert_eq!(out.ok(), "hi\n");
 }

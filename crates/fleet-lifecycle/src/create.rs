@@ -305,8 +305,10 @@ fn launch(
         let doors = doors.as_ref().filter(|_| entrance.is_none());
         let hidden = !group.writable() || entrance.is_some();
         let (cgroup_path, mut own_mounts) = cgroup_view(group, doors, hidden, &view)?;
-        // Hooks of the runtime's stages must see the host's own mounts.
-        if !apart && entrance.is_none() {
+        // Hooks of the runtime's stages must see the host's own mounts; a user without rights makes no namespace of mounts
+        // before one of users, which is the library's.
+        let may_mount = request.who.euid == 0;
+        if !apart && entrance.is_none() && may_mount {
             if !own_mounts {
                 surroundings::private_mounts()?;
                 own_mounts = true;

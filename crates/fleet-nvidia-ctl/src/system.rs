@@ -41,6 +41,9 @@ pub(crate) struct CreateDeviceNodes {
     /// Load the driver's modules first
     #[arg(long)]
     load_kernel_modules: bool,
+    /// Say only what was made
+    #[arg(long, short)]
+    quiet: bool,
     /// Say what would be done and do nothing
     #[arg(long, env = "DRY_RUN", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     dry_run: bool,
@@ -116,7 +119,9 @@ fn create_nodes(
     out: &mut dyn Write,
 ) -> Result<Verdict, CtlError> {
     let driver = named(args.driver_root.as_ref(), "DRIVER_ROOT").unwrap_or_else(|| "/".to_owned());
+    let mut sink = std::io::sink();
     if args.load_kernel_modules {
+        let out: &mut dyn Write = if args.quiet { &mut sink } else { &mut *out };
         load_modules(root, &driver, args.dry_run, out)?;
     }
     let dev = named(args.dev_root.as_ref(), "DEV_ROOT");
@@ -138,6 +143,9 @@ fn create_nodes(
         let gpus = proc::inventory(&system).gpus;
         wanted.extend(gpus.iter().map(|gpu| majors.gpu(gpu.minor)));
         wanted.extend(partitions(&system));
+    }
+    if args.quiet {
+        wanted.retain(|node| nodes::is_missing(&dev, node).unwrap_or(true));
     }
     make_missing(&dev, &wanted, args.dry_run, out)?;
     Ok(Verdict::Fine)
