@@ -40,6 +40,7 @@ T
     jq -r 'if (.ahead | length) == 0 then "None." else
         "| suite | cgroup | case | fails |\n|---|---|---|---|",
         (.ahead[] | "| \(.suite) \(.file) | \(.view) | \(.case) | \([.by | to_entries[] | select(.value == "failed") | .key] | join(", ")) |") end' "$report"
+    cat "$here/by-hand.md"
 } > "$page.new"
 mv "$page.new" "$page"
 

@@ -222,7 +222,7 @@ fn a_killed_install_is_finished_by_the_next() {
         // An engine that was not told before is told now.
         let all = told + &node.told();
         for want in [
-            "try-reload-or-restart crio.service\n",
+            "try-restart crio.service\n",
             "try-restart containerd.service\n",
         ] {
             assert!(all.contains(want), "killed at {when:?}: {all}");
@@ -383,7 +383,7 @@ fn an_engine_is_told_only_when_its_configuration_has_changed() {
     let node = Node::new();
     let out = node.ctl("install", &[]).ok();
     assert!(
-        out.contains("next: systemctl reload crio")
+        out.contains("next: systemctl restart crio")
             && out.contains("next: systemctl restart containerd"),
         "{out}"
     );
@@ -409,9 +409,9 @@ fn an_engine_is_told_only_when_its_configuration_has_changed() {
     let out = node.ctl("install", &["--restart", "systemd"]);
     assert!(
         out.code == 1
-            && out.stderr.contains(
-                "systemctl try-reload-or-restart crio.service in the node's root: no bus; hint: "
-            ),
+            && out
+                .stderr
+                .contains("systemctl try-restart crio.service in the node's root: no bus; hint: "),
         "{out:#?}"
     );
     let out = node.ctl("status", &[]);

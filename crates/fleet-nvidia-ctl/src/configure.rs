@@ -240,9 +240,8 @@ impl Engine {
     pub(crate) fn next_step(self, user: bool) -> &'static str {
         match (self, user) {
             (Self::Podman, _) => "Podman reads it at its next command",
-            (Self::Crio, _) => {
-                "next: systemctl reload crio (CRI-O before 1.26: restart); running containers are not touched"
-            }
+            // A reload shows a new handler in its status, and no pod can use it (cri-o#10202).
+            (Self::Crio, _) => "next: systemctl restart crio; running containers go on",
             (Self::Containerd, false) => {
                 "next: systemctl restart containerd; running containers go on"
             }

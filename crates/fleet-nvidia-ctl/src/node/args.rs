@@ -116,7 +116,7 @@ pub(crate) enum Restart {
     /// Nothing; it is printed what to do
     #[default]
     None,
-    /// Its unit is reloaded, containerd's restarted, by the node's systemctl; running containers go on
+    /// Its unit is restarted by the node's systemctl; running containers go on
     Systemd,
 }
 

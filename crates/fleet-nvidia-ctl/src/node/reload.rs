@@ -20,7 +20,9 @@ const PATH: &str =
 pub(super) fn reload(files: &Files, engine: Engine) -> Result<Option<String>, NodeError> {
     let (verb, unit) = match engine {
         Engine::Podman => return Ok(None),
-        Engine::Crio => ("try-reload-or-restart", "crio.service"),
+        // A reload shows a new handler in its status, and no pod can use it (cri-o#10202). Its containers belong to
+        // their monitors.
+        Engine::Crio => ("try-restart", "crio.service"),
         // It reads runtimes when it starts; its containers belong to their shims.
         Engine::Containerd => ("try-restart", "containerd.service"),
         Engine::Docker => ("try-reload-or-restart", "docker.service"),

@@ -12,7 +12,7 @@ pub(super) const CHECKS: &[Check] = &[Check {
     run: check,
 }];
 
-const CONFIGURE: &str = "fleet-nvidia-ctl configure crio, then systemctl reload crio";
+const CONFIGURE: &str = "fleet-nvidia-ctl configure crio, then systemctl restart crio";
 const RUNTIMES: [&str; 3] = ["crio", "runtime", "runtimes"];
 
 fn check(node: &Node<'_>) -> Outcome {
@@ -152,7 +152,7 @@ fn ask(node: &Node<'_>, handler: &str) -> Option<Finding> {
     (!said.stdout.contains(&table)).then(|| {
         Finding::error(
             format!("the running CRI-O has not loaded handler {handler}"),
-            "systemctl reload crio; its journal says why a handler was dropped",
+            "systemctl restart crio; its journal says why a handler was dropped",
         )
     })
 }

@@ -47,7 +47,15 @@ fn attempt(
     let handler = plan.name.as_deref().unwrap_or("nvidia");
     steps.must(
         "image",
-        &["crictl", "inspecti", "--quiet", image],
+        &[
+            "crictl",
+            "inspecti",
+            "--output",
+            "go-template",
+            "--template",
+            "{{.status.id}}",
+            image,
+        ],
         "crictl pull the image first",
     )?;
     let (pod_file, container_file) = files(steps, plan, image, name, dir)?;
