@@ -112,6 +112,34 @@ mod tests {
         }
     }
 
+    /// The table of the specification, part by part.
+    #[test]
+    fn each_part_needs_the_version_that_brought_it() {
+        let needed = |head: &str, edits: &str| {
+            let text = format!(
+                "cdiVersion: 1.1.0\n{head}\ndevices:\n- name: x\n  containerEdits: {edits}\n"
+            );
+            let spec = crate::parse(text.as_bytes(), crate::Format::Yaml).unwrap();
+            Version::needed(&spec).to_string()
+        };
+        let plain = "{env: [A=1]}";
+        assert_eq!(needed("kind: a.com/b", plain), "0.3.0");
+        assert_eq!(needed("kind: a.com/b.c", plain), "0.6.0");
+        assert_eq!(needed("kind: a.com/b\nannotations: {k: v}", plain), "0.6.0");
+        for (edits, want) in [
+            ("{mounts: [{hostPath: /a, containerPath: /b}]}", "0.3.0"),
+            (
+                "{mounts: [{hostPath: a, containerPath: /b, type: tmpfs}]}",
+                "0.4.0",
+            ),
+            ("{deviceNodes: [{path: /dev/x, hostPath: /dev/y}]}", "0.5.0"),
+            ("{env: [A=1], additionalGids: [44]}", "0.7.0"),
+            ("{netDevices: [{hostInterfaceName: a, name: b}]}", "1.1.0"),
+        ] {
+            assert_eq!(needed("kind: a.com/b", edits), want, "{edits}");
+        }
+    }
+
     #[test]
     fn parts_are_named_with_their_device() {
         let spec = crate::parse(

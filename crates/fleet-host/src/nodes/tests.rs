@@ -218,3 +218,16 @@ fn only_nodes_that_the_loaded_driver_has_are_known() {
     let stated = Stated::of(&loaded(dir.path(), "Character devices:\n195 nvidia\n")).unwrap();
     assert!(stated.node("/dev/nvidia-uvm").is_none() && stated.node("/dev/nvidiactl").is_some());
 }
+
+/// As the driver's own tool gives them: capabilities are only read.
+#[test]
+fn modes_of_nodes() {
+    let node = |path: &str| DeviceNode {
+        path: path.to_owned(),
+        major: 1,
+        minor: 3,
+    };
+    assert_eq!(node("/dev/nvidia0").mode(), 0o666);
+    assert_eq!(node("/dev/nvidia-uvm").mode(), 0o666);
+    assert_eq!(node("/dev/nvidia-caps/nvidia-cap12").mode(), 0o444);
+}
