@@ -120,6 +120,12 @@ mod tests {
                 "cdiVersion: 1.1.0\n{head}\ndevices:\n- name: x\n  containerEdits: {edits}\n"
             );
             let spec = crate::parse(text.as_bytes(), crate::Format::Yaml).unwrap();
+            let told = spec.needs().iter().map(|need| need.version).max();
+            assert_eq!(
+                told.unwrap_or(Version::V0_3),
+                Version::needed(&spec),
+                "{text}"
+            );
             Version::needed(&spec).to_string()
         };
         let plain = "{env: [A=1]}";
