@@ -1,7 +1,7 @@
 # make demo   a GPU container under Podman, on a simulated node where there is no driver
 # make test   everything that CI runs
 # make peers  the suites over crun and runc, to check the suites
-# make vm     Debian trixie with systemd and Podman 5 in a virtual machine, by software emulation: 20 minutes and more
+# make vm     Debian trixie with systemd and Podman 5 in a virtual machine, by software emulation: half an hour and more
 # make conformance   the suites of crun and runc over this runtime and over both of them; SUITES="crun runc podman" for Podman's, too,
 #             and RUNTIME_TOOLS=DIR SUITES=tools for the validation programs of runtime-tools
 # make deny   licences, origins and duplicates of what is linked, and known vulnerabilities where their list can be reached

@@ -230,6 +230,7 @@ case_containerd() {
     containerd_node
     ! handler_is_known || die "the handler is there before"
     fleet-nvidia-ctl configure containerd
+    cri handlers >/dev/null
     ! handler_is_known || die "the handler is there without a restart"
     systemctl restart containerd
     until_ok cri handlers
@@ -243,9 +244,10 @@ case_containerd() {
     until_ok cri handlers
     ! handler_is_known || die "the handler is there after --remove"
 }
-# What the DaemonSet's pod does: a container that sees the node's files and namespaces.
+# What the DaemonSet's pod does: a container that sees the node's files and namespaces. Of another runtime, since its own
+# container would keep this one in use.
 installer() {
-    pod run --rm --privileged --pid host --network host -v /:/host -v /opt/fleet/bin:/opt/bin:ro fleet-glibc \
+    podman --runtime crun run --rm --privileged --pid host --network host -v /:/host -v /opt/fleet/bin:/opt/bin:ro fleet-glibc \
         /opt/bin/fleet-nvidia-ctl node "$1" --root /host "${@:2}"
 }
 case_node_install() {
@@ -265,6 +267,7 @@ case_node_install() {
     out=$(installer status) || die "$out"
     gpu_pod
     out=$(installer uninstall --restart systemd 2>&1) && die "it was taken from under a pod: $out"
+    has "$out" "containers still need the runtime"
     cri remove "$pod"
     no_pod_is_left
     installer uninstall --restart systemd
