@@ -641,14 +641,16 @@ fn a_failing_hook_is_named_with_its_stderr() {
 #[test]
 fn a_plain_user_runs_a_bundle_in_a_cgroup_of_his() {
     const NAME: &str = "a_plain_user_runs_a_bundle_in_a_cgroup_of_his";
-    // $1: the runtime, $2: an image. A user outside its cgroup may not enter another one.
+    // $1: the runtime, $2: an image, $3: what else is the user's. A user outside its cgroup may not enter another one.
     const SCRIPT: &str = r#"
         set -eu
         if mountpoint -q /sys/fs/cgroup/unified; then mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup; fi
         group=$FLEET_TEST_CGROUP-plain
+        rm -rf /run/plain
         mkdir -p "/sys/fs/cgroup$group/self" /run/plain/rootfs
+        chown -R 0:0 "/sys/fs/cgroup$group"
         tar -C /run/plain/rootfs -xf "$2"
-        chown -R 65534:65534 "/sys/fs/cgroup$group" /run/plain
+        chown -R 65534:65534 $3 /run/plain
         echo 0 > "/sys/fs/cgroup$group/self/cgroup.procs"
         export XDG_RUNTIME_DIR=/run/plain
         cd /run/plain
@@ -665,10 +667,15 @@ fn a_plain_user_runs_a_bundle_in_a_cgroup_of_his() {
     if !unified {
         return skip(NAME, "the machine has no cgroup2 file system");
     }
-    let out = run(Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT])
-        .arg("sh")
-        .arg(path("RUNTIME_UNDER_TEST"))
-        .arg(path("FLEET_STATE").join("images/busybox.tar")));
-    assert_eq!(out.ok(), "hi\n");
+    let ran = |his: &str| {
+        run(Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT])
+            .arg("sh")
+            .arg(path("RUNTIME_UNDER_TEST"))
+            .arg(path("FLEET_STATE").join("images/busybox.tar"))
+            .arg(his))
+    };
+    let group = std::env::var("FLEET_TEST_CGROUP").expect("a cgroup");
+    assert_eq!(ran(&format!("/sys/fs/cgroup{group}-plain")).ok(), "hi\n");
+    drop(ran("").fails("hint: a user without an engine needs a cgroup"));
 }

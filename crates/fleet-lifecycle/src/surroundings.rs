@@ -10,12 +10,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::Value;
 
 use crate::cgroup::Doors;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result, errno_text};
 use crate::spec::{self, Namespace};
 use crate::sys::mount::{Attributes, attach_tree, attr, clone_tree, mount_flags, set_attributes};
 
@@ -157,12 +158,22 @@ fn follows_no_links(mount: &File) -> bool {
     mount_flags(mount.as_fd()).is_ok_and(|flags| flags & ST_NOSYMFOLLOW != 0)
 }
 
+const NO_RIGHT: &str = "make a private mount namespace: operation not permitted; hint: a user without an engine needs a cgroup that he \
+    may write to, such as that of `systemd-run --user --scope --property Delegate=yes`, named by linux.cgroupsPath; or use Podman";
+
 /// Makes a mount namespace of our own, whose changes do not reach the host.
 ///
 /// # Errors
 /// The step that failed.
 pub(crate) fn private_mounts() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).op(|| "make a private mount namespace")?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|err| match err {
+        // Of root, and of an engine's users in their user namespace, it is not refused.
+        Errno::EPERM => Error::Setup(NO_RIGHT.to_owned()),
+        err => Error::Setup(format!(
+            "make a private mount namespace: {}",
+            errno_text(&err.into())
+        )),
+    })?;
     mount(
         None::<&str>,
         "/",
