@@ -106,6 +106,10 @@ fn userns_with_host_netns() {
         user_namespace(Bundle::new("readlink /proc/self/ns/net")).namespace("network", Some(&path));
     let text = bundle.run().ok();
     assert_eq!(text.trim(), format!("net:[{wanted}]"));
+    let bundle = user_namespace(Bundle::new("sleep 100")).namespace("network", Some(&path));
+    bundle.start();
+    let text = bundle.exec(&[], &["readlink", "/proc/self/ns/net"]).ok();
+    assert_eq!(text.trim(), format!("net:[{wanted}]"), "exec");
     drop(Command::new("ip").args(["netns", "del", &name]).status());
 }
 

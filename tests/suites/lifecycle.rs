@@ -656,7 +656,12 @@ fn a_plain_user_runs_a_bundle_in_a_cgroup_of_his() {
         cd /run/plain
         setpriv --reuid 65534 --regid 65534 --clear-groups sh -euc '"$0" spec --rootless
             sed -i "s/\"terminal\": true/\"terminal\": false/; s/\"sh\"/\"echo\", \"hi\"/; s|\"linux\": {|&\"cgroupsPath\": \"$1/c\",|" config.json
-            "$0" run plain' "$1" "$group"
+            "$0" run plain
+            sed -i "s/\"echo\", \"hi\"/\"sleep\", \"100\"/" config.json
+            "$0" run -d plain
+            "$0" exec plain id -u
+            ! "$0" exec plain missing
+            "$0" delete --force plain' "$1" "$group"
     "#;
     if !ours() || std::env::var_os("FLEET_DELEGATE").is_some() {
         return;
@@ -676,6 +681,9 @@ fn a_plain_user_runs_a_bundle_in_a_cgroup_of_his() {
             .arg(his))
     };
     let group = std::env::var("FLEET_TEST_CGROUP").expect("a cgroup");
-    assert_eq!(ran(&format!("/sys/fs/cgroup{group}-plain")).ok(), "hi\n");
+    let out = ran(&format!("/sys/fs/cgroup{group}-plain"));
+    assert_eq!(out.code, 0, "{out:#?}");
+    assert_eq!(out.stdout, "hi\n0\n");
+    assert!(out.stderr.contains("`missing` not found"), "{out:#?}");
     drop(ran("").fails("hint: a user without an engine needs a cgroup"));
 }

@@ -298,7 +298,7 @@ fn launch(
             leash.belongs_to_the_parent();
         }
         keyring::join(request, container)?;
-        oom::set(&request.spec, request.who.rootless())?;
+        oom::set(&request.spec["process"], request.who.rootless())?;
         let (entrance, _namespace) = enter(request, &mut view)?;
         let owned = spec::namespace(&request.spec, "user") == Namespace::Inherited;
         // Users of the container may not write to the host's cgroups, and need not.
@@ -329,7 +329,6 @@ fn launch(
             view,
             rootfs: rootfs.to_path_buf(),
             cgroup_path,
-            enter: Vec::new(),
             entrance,
             socket: NOTIFY_SOCKET,
             preserve_fds: i32::try_from(request.preserve_fds).unwrap_or(i32::MAX),

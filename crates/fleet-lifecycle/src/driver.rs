@@ -21,10 +21,7 @@ pub(crate) fn run(doors: Option<&Doors>, work: impl FnOnce() -> Result<i32>) -> 
     let outcome = SharedText::new().op(|| "map a shared page")?;
     process::set_subreaper(true).op(|| "become the reaper of orphaned processes")?;
     let parent = nix::unistd::getpid();
-    let (forked, way) = match doors {
-        Some(doors) => doors.fork()?,
-        None => (process::fork().op(|| "fork")?, Way::Inside),
-    };
+    let (forked, way) = fork(doors)?;
     match forked {
         ForkResult::Parent { child } => wait(child, &outcome),
         ForkResult::Child => {
@@ -36,6 +33,17 @@ pub(crate) fn run(doors: Option<&Doors>, work: impl FnOnce() -> Result<i32>) -> 
             });
             process::leave(0)
         }
+    }
+}
+
+/// Makes a child in the cgroup, if there is one; it must enter by what is returned beside.
+///
+/// # Errors
+/// As [`Doors::fork`].
+pub(crate) fn fork(doors: Option<&Doors>) -> Result<(ForkResult, Way)> {
+    match doors {
+        Some(doors) => doors.fork(),
+        None => Ok((process::fork().op(|| "fork")?, Way::Inside)),
     }
 }
 

@@ -10,7 +10,6 @@ mod executor;
 pub mod view;
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,8 +24,7 @@ use libcontainer::user_ns::UserNamespaceConfig;
 use libcontainer::workload::Executor;
 use serde_json::Value;
 
-use crate::error::{Context, Error, Result};
-use crate::sys::process::SharedText;
+use crate::error::{Error, Result};
 use crate::tail::Tail;
 use crate::usermap::Entrance;
 
@@ -47,8 +45,6 @@ pub(crate) struct Launch<'a> {
     pub rootfs: PathBuf,
     /// Absolute path of the cgroup below every hierarchy's root; the process is moved there.
     pub cgroup_path: &'a str,
-    /// Files that the process is written to before it goes on, and on whose behalf ([`join`] only).
-    pub enter: Vec<(PathBuf, &'static str)>,
     /// A user namespace that is entered before the library begins.
     pub entrance: Option<Entrance>,
     /// File name of the socket on which the process waits for the start signal.
@@ -78,87 +74,7 @@ pub(crate) fn create(launch: Launch<'_>) -> Result<i32> {
     .map_err(|err| Error::Setup(err.to_string()))?;
     let user_namespace = UserNamespaceConfig::new(&spec)
         .map_err(|err| Error::Invalid(format!("user namespace: {err}")))?;
-    drive(
-        launch,
-        spec,
-        ContainerType::InitContainer,
-        Some(container),
-        user_namespace,
-    )
-}
-
-/// Makes one more process in a container and lets it run; returns its pid once its program was executed.
-///
-/// # Errors
-/// [`Error::Setup`] with the innermost cause, also when the program itself could not be executed.
-pub(crate) fn join(launch: Launch<'_>) -> Result<i32> {
-    let spec = typed(&launch.view)?;
-    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).op(|| "pipe")?;
-    let mut reader = std::fs::File::from(reader);
-    let kind = ContainerType::TenantContainer {
-        exec_notify_fd: writer.as_raw_fd(),
-    };
-    let socket = launch.state_dir.join(launch.socket);
-    // One that was killed may have left it, and had our pid.
-    drop(std::fs::remove_file(&socket));
-    let report = Arc::clone(&launch.tail.report);
-    let enter = launch.enter.clone();
-    let made = drive(launch, spec, kind, None, None);
-    drop(writer);
-    let released = made.and_then(|pid| {
-        move_to(&enter, pid)
-            .and_then(|()| release(&socket))
-            .and_then(|waited| match waited {
-                true => Ok(pid),
-                false => Err(wait_for_program(&mut reader, &report)
-                    .err()
-                    .unwrap_or_else(|| {
-                        Error::Setup(
-                            "the new process ended before its program was executed".to_owned(),
-                        )
-                    })),
-            })
-            .inspect_err(|_| end(pid))
-    });
-    drop(std::fs::remove_file(&socket));
-    let pid = released?;
-    wait_for_program(&mut reader, &report)?;
-    Ok(pid)
-}
-
-fn move_to(groups: &[(PathBuf, &str)], pid: i32) -> Result<()> {
-    for (file, behalf) in groups {
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(file)
-            .and_then(|mut file| std::io::Write::write_all(&mut file, pid.to_string().as_bytes()))
-            .map_err(|err| {
-                let cause = crate::error::errno_text(&err).to_lowercase();
-                Error::Setup(format!(
-                    "`{behalf}`: adding pid {pid} to {}: {cause}",
-                    file.display()
-                ))
-            })?;
-    }
-    Ok(())
-}
-
-/// A process that still waits for its release.
-fn end(pid: i32) {
-    let pid = nix::unistd::Pid::from_raw(pid);
-    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-    let _ = nix::sys::wait::waitpid(pid, None);
-}
-
-/// The pipe closes when the program is executed; anything written to it before is the reason why it was not.
-fn wait_for_program(reader: &mut std::fs::File, report: &SharedText) -> Result<()> {
-    let mut message = String::new();
-    std::io::Read::read_to_string(reader, &mut message).op(|| "read from the new process")?;
-    match report.load() {
-        Some(cause) => Err(Error::Setup(cause)),
-        None if message.is_empty() => Ok(()),
-        None => Err(Error::Setup(message)),
-    }
+    drive(launch, spec, container, user_namespace)
 }
 
 /// Lets the process that waits on `socket` go on; false when nobody waits there any more.
@@ -205,8 +121,7 @@ fn typed(view: &Value) -> Result<Spec> {
 fn drive(
     launch: Launch<'_>,
     spec: Spec,
-    container_type: ContainerType,
-    container: Option<Container>,
+    container: Container,
     user_ns_config: Option<UserNamespaceConfig>,
 ) -> Result<i32> {
     let socket = launch.state_dir.join(launch.socket);
@@ -214,7 +129,7 @@ fn drive(
     let _capture = capture::install(Arc::clone(&launch.tail.report));
     let executor: Box<dyn Executor> = Box::new(TailExecutor::new(Rc::clone(&launch.tail)));
     let args = ContainerArgs {
-        container_type,
+        container_type: ContainerType::InitContainer,
         syscall: SyscallType::Linux,
         spec: Rc::new(spec),
         rootfs: launch.rootfs,
@@ -222,7 +137,7 @@ fn drive(
         console_socket: None,
         notify_listener,
         preserve_fds: launch.preserve_fds,
-        container,
+        container: Some(container),
         user_ns_config,
         cgroup_config: libcgroups::common::CgroupConfig {
             cgroup_path: PathBuf::from(launch.cgroup_path),

@@ -2,6 +2,7 @@
 //!
 //! One module per verb, one per gap of the library. Nothing here knows what a GPU is.
 
+mod affinity;
 pub mod annotations;
 pub mod capabilities;
 pub mod cgroup;
@@ -21,15 +22,19 @@ pub mod hooks;
 mod host_root;
 pub mod id;
 mod idmap;
+mod io_priority;
+mod join;
 mod keyring;
 pub mod kill;
 pub mod labels;
 mod leash;
 mod mount_options;
+mod namespaces;
 pub mod notify;
 mod oom;
 pub mod panics;
 pub mod pause;
+mod personality;
 pub mod pidfd;
 pub mod pidfd_socket;
 pub mod preserve;

@@ -13,8 +13,8 @@ const FILE: &str = "/proc/self/oom_score_adj";
 /// # Errors
 /// A value out of range, or one that needs `CAP_SYS_RESOURCE`. Rootless, a refused lower value is left as it is,
 /// since the engine asks for what it cannot know to be refused.
-pub(crate) fn set(full: &Value, rootless: bool) -> Result<()> {
-    let Some(wanted) = full.pointer("/process/oomScoreAdj").and_then(Value::as_i64) else {
+pub(crate) fn set(process: &Value, rootless: bool) -> Result<()> {
+    let Some(wanted) = process.get("oomScoreAdj").and_then(Value::as_i64) else {
         return Ok(());
     };
     if !(-1000..=1000).contains(&wanted) {

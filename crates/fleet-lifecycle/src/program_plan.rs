@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::capabilities::Sets;
 use crate::error::{Error, Result};
+use crate::io_priority::IoPriority;
+use crate::personality::Personality;
 use crate::scheduler::Scheduler;
 use crate::seccomp::Receiver;
 use crate::tail::Program;
@@ -39,7 +41,8 @@ pub(crate) fn from_spec(
         gid: spec::number(process, "/user/gid").unwrap_or(0),
         groups: groups(full, process)?,
         umask: spec::number(process, "/user/umask"),
-        keep_affinity: process.get("execCPUAffinity").is_some_and(|a| !a.is_null()),
+        personality: Personality::from_spec(full)?,
+        io_priority: IoPriority::from_process(process)?,
         scheduler: Scheduler::from_process(process)?,
         rlimits: spec::list(process, "/rlimits").to_vec(),
         capabilities: sets.map_err(|err| Error::Invalid(err.to_string()))?,

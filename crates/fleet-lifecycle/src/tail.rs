@@ -25,6 +25,8 @@ use serde_json::Value;
 use crate::annotations::HookOutput;
 use crate::capabilities::{self, Sets};
 use crate::error::{Context, Error, Result, errno_text};
+use crate::io_priority::IoPriority;
+use crate::personality::Personality;
 use crate::pidfd::PidFd;
 use crate::scheduler::Scheduler;
 use crate::seccomp::{self, Filter, Receiver};
@@ -76,8 +78,10 @@ pub struct Program {
     pub groups: Option<Vec<u32>>,
     /// `process.user.umask`.
     pub umask: Option<u32>,
-    /// `process.execCPUAffinity` is set: the library has seen to it.
-    pub keep_affinity: bool,
+    /// `linux.personality`.
+    pub personality: Option<Personality>,
+    /// `process.ioPriority`.
+    pub io_priority: Option<IoPriority>,
     /// `process.scheduler`.
     pub scheduler: Option<Scheduler>,
     /// `process.rlimits`.
@@ -107,9 +111,9 @@ pub struct Tail {
     pub console: Option<Console>,
     /// The program.
     pub program: Program,
-    /// The process that makes this one, for whose word it waits (`exec` alone).
+    /// The process that makes this one, with which it ends if its program was not executed by then (`exec` alone).
     pub maker: Option<PidFd>,
-    /// Tells whether the maker lived to the end, where it has to be asked.
+    /// Tells whether the maker got so far as to know this process, where it has to be asked.
     pub leash: Option<crate::leash::End>,
     /// Found by `prepare`, executed by `run`.
     pub resolved: RefCell<PathBuf>,
@@ -137,9 +141,6 @@ impl Tail {
             console.open()?;
         }
         let program = &self.program;
-        if self.init.is_none() && !program.keep_affinity {
-            affinity();
-        }
         identity::own_stdio(program.uid);
         if let Some(init) = &self.init {
             if init.layout.read_only_dev {
@@ -150,6 +151,8 @@ impl Tail {
                 read_only("/")?;
             }
         }
+        program.personality.map_or(Ok(()), Personality::apply)?;
+        program.io_priority.map_or(Ok(()), IoPriority::apply)?;
         program
             .scheduler
             .as_ref()
@@ -167,7 +170,7 @@ impl Tail {
         }
         workdir::verify()?;
         self.resolve()?;
-        // An `exec` that is killed leaves nobody who waits for its word. Not before the identity was switched, which
+        // An `exec` that is killed leaves no process without a program. Not before the identity was switched, which
         // would undo it (`man 2 PR_SET_PDEATHSIG`).
         match self.init {
             Some(_) => Ok(()),
@@ -281,16 +284,6 @@ fn read_only(path: &str) -> Result<()> {
         },
     )
     .op(|| format!("make `{path}` read-only"))
-}
-
-/// libcontainer 0.7: the caller's affinity stays (L28). What the cpuset of the container does not allow is taken out by
-/// the kernel (`man 2 sched_setaffinity`); a system call filter around us may forbid the call, and then it stays indeed.
-fn affinity() {
-    let mut all = nix::sched::CpuSet::new();
-    for cpu in 0..nix::sched::CpuSet::count() {
-        let _ = all.set(cpu);
-    }
-    let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &all);
 }
 
 /// libcontainer 0.7: leaves the loopback device of a new network namespace down (L17).

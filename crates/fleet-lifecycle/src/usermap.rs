@@ -72,7 +72,8 @@ impl Entrance {
     }
 }
 
-fn lowest(map: &str) -> Option<u32> {
+/// The lowest id inside that a map in the form of `/proc/PID/uid_map` has.
+pub(crate) fn lowest(map: &str) -> Option<u32> {
     let first = |line: &str| line.split_whitespace().next()?.parse().ok();
     map.lines().filter_map(first).min()
 }

@@ -21,6 +21,7 @@ mod state;
 mod update;
 mod version;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use fleet_lifecycle::notify::ServiceManager;
@@ -67,6 +68,16 @@ impl Context {
 
     pub(crate) fn container(&self, id: &str) -> Result<Container, Error> {
         Container::load(&self.root, id)
+    }
+}
+
+/// `exec` does all from a protected view of the binary. Where it seems to be meant, the binary is executed again before
+/// anything else was done in vain; the verb itself makes sure. Not for those that may hand a container on: they tell
+/// where the binary lies, which it does not know there.
+pub(crate) fn protect_early(args: &[OsString]) {
+    let has = |verb: &str| args.iter().any(|arg| arg == verb);
+    if has("exec") && !has("create") && !has("run") {
+        drop(create::protect());
     }
 }
 

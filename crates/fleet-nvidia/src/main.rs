@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     if let Some(code) = docgen::intercept(&args) {
         return code;
     }
+    commands::protect_early(&args);
     match cli::parse(commands::hook::as_verb(args)) {
         cli::Parsed::Run(command) => commands::run(*command),
         cli::Parsed::Text(text) => output::print(&text),

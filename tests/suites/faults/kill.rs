@@ -3,10 +3,6 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-
-use nix::sys::stat::{UtimensatFlags, utimensat};
-use nix::sys::time::TimeSpec;
 
 use fleet_tests::tracer::{self, Fault, Spot};
 use fleet_tests::{Bundle, Output, not_for_peers, until};
@@ -234,17 +230,6 @@ fn start_killed_anywhere() {
     );
 }
 
-fn sockets(bundle: &Bundle) -> Vec<PathBuf> {
-    let entries = fs::read_dir(bundle.runtime.root.join(&bundle.id)).expect("list");
-    let paths = entries.flatten().map(|entry| entry.path());
-    paths
-        .filter(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("exec-"))
-        })
-        .collect()
-}
-
 #[test]
 fn exec_killed_anywhere() {
     if not_for_peers("exec_killed_anywhere") {
@@ -276,18 +261,6 @@ fn exec_killed_anywhere() {
                 7,
                 "{context}"
             );
-            // The socket of one that was killed is taken away by a later one.
-            for socket in sockets(&bundle) {
-                let long_ago = TimeSpec::new(1_000_000_000, 0);
-                utimensat(
-                    None,
-                    &socket,
-                    &long_ago,
-                    &long_ago,
-                    UtimensatFlags::NoFollowSymlink,
-                )
-                .expect("make it old");
-            }
             assert_eq!(bundle.exec(&[], &["true"]).code, 0, "{context}");
             with_container.assert_nothing_new(context);
         },

@@ -47,11 +47,8 @@ impl Executor for TailExecutor {
             return Err(ExecutorError::Other(text));
         }
         self.tail.report.store_first(&text);
-        // `create` has long returned and nobody waits for an answer: the container's own stderr is what is left. `exec`
-        // still waits, and tells it itself.
-        if self.tail.init.is_some() {
-            let _ = writeln!(std::io::stderr().lock(), "fleet-nvidia: {text}");
-        }
+        // `create` has long returned and nobody waits for an answer: the container's own stderr is what is left.
+        let _ = writeln!(std::io::stderr().lock(), "fleet-nvidia: {text}");
         Err(ExecutorError::Other(text))
     }
 }

@@ -59,7 +59,6 @@ pub fn create(full: &Value, here: Circumstances<'_>) -> Result<View> {
         "readonlyPaths",
         "netDevices",
         "timeOffsets",
-        "personality",
         "memoryPolicy",
     ] {
         copy(full, "/linux", key, &mut linux);
@@ -79,31 +78,7 @@ pub fn create(full: &Value, here: Circumstances<'_>) -> Result<View> {
             spec[key] = json!(value);
         }
     }
-    for key in ["ioPriority"] {
-        if let Some(value) = full
-            .pointer(&format!("/process/{key}"))
-            .filter(|v| !v.is_null())
-        {
-            spec["process"][key] = value.clone();
-        }
-    }
     Ok(View { spec, layout })
-}
-
-/// Reduces a container's spec for one more process in it; `namespaces` name what to join by path.
-#[must_use]
-pub fn join(full: &Value, process: &Value, namespaces: Vec<Value>) -> Value {
-    let mut linux = Map::new();
-    copy(full, "/linux", "personality", &mut linux);
-    linux.insert("namespaces".into(), Value::Array(namespaces));
-    let mut spec = base(full, linux);
-    spec["mounts"] = json!([]);
-    for key in ["ioPriority", "execCPUAffinity"] {
-        if let Some(value) = process.get(key).filter(|v| !v.is_null()) {
-            spec["process"][key] = value.clone();
-        }
-    }
-    spec
 }
 
 fn base(full: &Value, linux: Map<String, Value>) -> Value {

@@ -251,7 +251,8 @@ pub struct SharedText {
 }
 
 const PAGE: usize = 16 * 1024;
-const HEADER: usize = 4;
+/// Length of the text, and the mark.
+const HEADER: usize = 8;
 
 impl SharedText {
     /// Maps the page.
@@ -279,8 +280,24 @@ impl SharedText {
     }
 
     fn length(&self) -> &AtomicU32 {
-        // SAFETY: the mapping is page-aligned, at least four bytes long and lives as long as self.
+        // SAFETY: the mapping is page-aligned, at least eight bytes long and lives as long as self.
         unsafe { AtomicU32::from_ptr(self.page.as_ptr().cast()) }
+    }
+
+    fn flag(&self) -> &AtomicU32 {
+        // SAFETY: as above, for the second four bytes.
+        unsafe { AtomicU32::from_ptr(self.page.as_ptr().add(4).cast()) }
+    }
+
+    /// Leaves a mark, beside any text.
+    pub fn mark(&self) {
+        self.flag().store(1, Ordering::Release);
+    }
+
+    /// Whether the mark was left.
+    #[must_use]
+    pub fn marked(&self) -> bool {
+        self.flag().load(Ordering::Acquire) == 1
     }
 
     /// Stores `text` unless something is stored already: the first report is the innermost cause.
@@ -363,6 +380,22 @@ pub fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<nix::unistd::ForkResult> 
     args.flags = CLONE_INTO_CGROUP;
     args.exit_signal = libc::SIGCHLD as u64;
     args.cgroup = u64::try_from(cgroup.as_raw_fd()).unwrap_or_default();
+    clone3(args)
+}
+
+/// `clone3` as fork, the child a sibling of the caller (`CLONE_PARENT`).
+///
+/// # Errors
+/// As `man 2 clone3`.
+pub fn fork_sibling() -> io::Result<nix::unistd::ForkResult> {
+    // SAFETY: as above.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    // The signal at its end is that of the caller's own.
+    args.flags = u64::from(libc::CLONE_PARENT.unsigned_abs());
+    clone3(args)
+}
+
+fn clone3(mut args: libc::clone_args) -> io::Result<nix::unistd::ForkResult> {
     // SAFETY: without CLONE_VM the child gets a copy of everything, as with fork; the runtime is single-threaded.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
     match i32::try_from(pid) {
@@ -384,6 +417,46 @@ pub fn die_with_parent(yes: bool) -> io::Result<()> {
         libc::PR_SET_PDEATHSIG,
         libc::c_ulong::from(signal.unsigned_abs()),
     )
+}
+
+/// Has all descriptors from `first` up closed when a program is executed.
+///
+/// # Errors
+/// As `man 2 close_range`.
+pub fn close_on_exec(first: u32) -> io::Result<()> {
+    let (last, flags) = (libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    // SAFETY: integers only; nothing is closed now.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets the priority of this process's input and output: class and level of `linux/ioprio.h`.
+///
+/// # Errors
+/// As `man 2 ioprio_set`.
+pub fn set_io_priority(class: u16, level: u16) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const IOPRIO_CLASS_SHIFT: u32 = 13;
+    let priority = libc::c_int::from(class) << IOPRIO_CLASS_SHIFT | libc::c_int::from(level);
+    // SAFETY: integers only; 0 is the calling thread.
+    match unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, priority) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets the execution domain of this process, by the numbers of `linux/personality.h`.
+///
+/// # Errors
+/// As `man 2 personality`.
+pub fn set_personality(domain: u32) -> io::Result<()> {
+    // SAFETY: one integer.
+    match unsafe { libc::personality(libc::c_ulong::from(domain)) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Ends a forked child at once, without running the parent's cleanup.
