@@ -40,7 +40,9 @@ impl Drop for Small<'_> {
 }
 
 fn bundle() -> Bundle {
-    Bundle::new("sleep 100").set(
+    // No shell, whose child would be one process more at some time.
+    let bundle = Bundle::new("").set("/process/args", serde_json::json!(["sleep", "100"]));
+    bundle.set(
         "/linux/seccomp",
         serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}),
     )

@@ -12,7 +12,7 @@ use crate::census::Census;
 use crate::steps;
 
 /// What the container's program does: it says that it ran, and stays.
-const SCRIPT: &str = "echo x >> /ran; sleep 100";
+const SCRIPT: &str = "echo x >> /ran; exec sleep 100";
 
 fn bundle() -> Bundle {
     Bundle::new(SCRIPT).set(
@@ -241,12 +241,9 @@ fn exec_killed_anywhere() {
     fs::write(&file, process.to_string()).expect("write");
     bundle.make("run", &["-d"]).silent();
     let args = ["exec", "--process", &file.display().to_string(), &bundle.id].map(str::to_owned);
-    until("the program", || {
-        bundle
-            .runtime
-            .run(&["ps", &bundle.id])
-            .ok()
-            .contains(" sleep 100")
+    until("the program in the shell's place", || {
+        let listed = bundle.runtime.run(&["ps", &bundle.id]).ok();
+        listed.contains(" sleep 100") && !listed.contains("echo")
     });
     let with_container = Census::take();
     every_step(

@@ -29,7 +29,7 @@ fn no_descriptor_reaches_the_program() {
     let _forgotten = [forgotten(), forgotten(), forgotten()];
     // The shell itself, without a child that would have descriptors of its own.
     let script = "for fd in /proc/self/fd/*; do echo ${fd##*/}; done";
-    let bundle = Bundle::new(&format!("{script}; sleep 100"));
+    let bundle = Bundle::new("sleep 100");
     bundle.start();
     let listed = |text: &str| -> Vec<u32> {
         let mut all: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
