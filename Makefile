@@ -75,7 +75,7 @@ suites:
 # Packages that are given away do not tell where they were built.
 deb rpm image: REMAP = $(empty) --remap-path-prefix=$(TOP)=/usr/src/fleet-nvidia --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/usr/src/cargo
 deb rpm image: build package-files
-	@$(if $(filter image,$@),tests/setup/packages.sh buildah)
+	@$(if $(filter image,$@),tests/setup/packages.sh buildah)$(if $(filter rpm,$@),tests/setup/packages.sh rpm)
 	PROGRAMS=$(TARGET_DIR)/package/bin GEN=$(TARGET_DIR)/package/gen packaging/$@/build $(TARGET_DIR)/dist
 
 # Man pages and completions come from the programs' own definitions, in a build that does nothing else.
