@@ -296,6 +296,14 @@ impl Drop for Service {
     }
 }
 
+/// A pod in the host's network, whose first container waits.
+fn create_pod(name: &str) -> Output {
+    let mut args = vec!["pod", "create", "--name", name, "--network", "host"];
+    args.extend(["--infra-image", "fleet-busybox"]);
+    args.extend(["--infra-command", "sleep 1000"]);
+    podman(&args)
+}
+
 /// A pod that goes away with this, and its containers with it.
 struct Pod<'a>(&'a str);
 

@@ -55,108 +55,123 @@ pub(super) fn real_driver(test: &str) -> Option<(PathBuf, Vec<String>)> {
     Some((root, files.lines().map(str::to_owned).collect()))
 }
 
+/// What is generated over the real driver's files.
+struct Generated {
+    root: PathBuf,
+    files: Vec<String>,
+    edits: fleet_cdi::ContainerEdits,
+    _node: Node,
+}
+
+impl Generated {
+    fn new(test: &str) -> Option<Self> {
+        let (root, files) = real_driver(test)?;
+        let (_, version) = cuda(&files);
+        let node = Node::new(test, &machine_of(&version))?;
+        let (driver, sim) = (root.display().to_string(), node.0.display().to_string());
+        let file = node.0.join("real.yaml");
+        let output = file.display().to_string();
+        let mut args = vec!["cdi", "generate", "--source", "proc", "--output", &output];
+        args.extend(["--driver-root", &driver]);
+        args.extend(["--dev-root", &sim, "--system-root", &sim]);
+        let out = node.ctl(&args);
+        assert!(
+            out.code == 0 && !out.stderr.contains("left out"),
+            "{out:#?}"
+        );
+        let edits = read_spec(&file).expect("a valid spec").container_edits;
+        Some(Self {
+            root,
+            files,
+            edits,
+            _node: node,
+        })
+    }
+
+    fn mounted(&self) -> BTreeSet<&str> {
+        let mounts = self.edits.mounts.iter();
+        mounts.map(|mount| mount.container_path.as_str()).collect()
+    }
+
+    /// Whether a file of this name is mounted anywhere.
+    fn mounts_one_named(&self, wanted: &str) -> bool {
+        self.mounted()
+            .iter()
+            .any(|path| path.rsplit('/').next() == Some(wanted))
+    }
+
+    fn is_link(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.root.join(path.trim_start_matches('/')))
+            .is_ok_and(|meta| meta.is_symlink())
+    }
+
+    /// Files of the packages among the libraries: those that are links, or the others.
+    fn in_libraries(&self, links: bool) -> impl Iterator<Item = &str> {
+        let files = self.files.iter().map(String::as_str);
+        files.filter(move |path| {
+            path.starts_with("/usr/lib/x86_64-linux-gnu/") && self.is_link(path) == links
+        })
+    }
+
+    fn has_all_libraries(&self) {
+        let mounted = self.mounted();
+        let libraries = self.in_libraries(false);
+        let libraries: Vec<_> = libraries.filter(|path| path.contains(".so")).collect();
+        assert!(libraries.len() > 25, "only {libraries:?} in the packages");
+        for library in libraries {
+            assert!(mounted.contains(library), "{library} is missed");
+        }
+        let xorg = "/usr/lib/xorg/modules/drivers/nvidia_drv.so";
+        assert!(mounted.contains(xorg), "{mounted:?}");
+    }
+
+    fn has_all_links(&self) {
+        let args = self.edits.hooks.iter().flat_map(|hook| &hook.args);
+        let made: BTreeSet<&str> = args
+            .filter_map(|arg| Some(arg.split_once("::")?.1))
+            .collect();
+        for link in self.in_libraries(true) {
+            // Those of the EGL platform are made by the loader's own update, and GBM's lies elsewhere in a container.
+            let elsewhere = link.contains("libnvidia-egl-") || link.ends_with("nvidia-drm_gbm.so");
+            assert!(elsewhere || made.contains(link), "{link} is missed");
+        }
+    }
+
+    fn has_programs_and_data(&self) {
+        let programs = [
+            "nvidia-smi",
+            "nvidia-persistenced",
+            "nvidia-cuda-mps-control",
+            "nvidia-cuda-mps-server",
+        ];
+        let is_data = |path: &&String| {
+            let ends = [".icd", "_icd.json"].iter().any(|end| path.ends_with(end));
+            ends || path.contains("/gsp_") || path.contains("egl_")
+        };
+        let data = self.files.iter().filter(is_data);
+        let data = data.filter_map(|path| path.rsplit('/').next());
+        for name in programs.into_iter().chain(data) {
+            assert!(self.mounts_one_named(name), "{name} is missed");
+        }
+    }
+
+    fn leads_to_files(&self) {
+        for mount in &self.edits.mounts {
+            let path = &mount.host_path;
+            let is_file = fs::metadata(path).is_ok_and(|meta| !meta.is_dir());
+            assert!(is_file, "{path} leads to no file");
+        }
+    }
+}
+
 /// Every library of the packages that the rules name is mounted, with its links; nothing is passed over.
 #[test]
 fn no_file_of_the_real_driver_is_missed() {
-    let test = "no_file_of_the_real_driver_is_missed";
-    let Some((root, files)) = real_driver(test) else {
+    let Some(generated) = Generated::new("no_file_of_the_real_driver_is_missed") else {
         return;
     };
-    let (_, version) = cuda(&files);
-    let Some(node) = Node::new(test, &machine_of(&version)) else {
-        return;
-    };
-    let (driver, sim) = (root.display().to_string(), node.0.display().to_string());
-    let file = node.0.join("real.yaml");
-    let output = file.display().to_string();
-    let args = [
-        "cdi",
-        "generate",
-        "--driver-root",
-        &driver,
-        "--dev-root",
-        &sim,
-        "--system-root",
-        &sim,
-        "--source",
-        "proc",
-        "--output",
-        &output,
-    ];
-    let out = node.ctl(&args);
-    assert!(
-        out.code == 0 && !out.stderr.contains("left out"),
-        "{out:#?}"
-    );
-    let spec = read_spec(&file).expect("a valid spec");
-    let edits = &spec.container_edits;
-    let mounted: BTreeSet<&str> = edits
-        .mounts
-        .iter()
-        .map(|mount| mount.container_path.as_str())
-        .collect();
-    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let is_link = |path: &&String| {
-        fs::symlink_metadata(root.join(path.trim_start_matches('/')))
-            .is_ok_and(|meta| meta.is_symlink())
-    };
-    let in_libraries = |path: &&String| path.starts_with("/usr/lib/x86_64-linux-gnu/");
-    let libraries = files
-        .iter()
-        .filter(in_libraries)
-        .filter(|path| !is_link(path) && path.contains(".so"));
-    let mut count = 0;
-    for library in libraries {
-        assert!(mounted.contains(library.as_str()), "{library} is missed");
-        count += 1;
-    }
-    assert!(count > 25, "only {count} libraries in the packages");
-    for program in [
-        "nvidia-smi",
-        "nvidia-persistenced",
-        "nvidia-cuda-mps-control",
-        "nvidia-cuda-mps-server",
-    ] {
-        assert!(
-            mounted.iter().any(|path| name(path) == program),
-            "{program} is missed"
-        );
-    }
-    for path in files.iter().filter(|path| {
-        path.contains("/gsp_")
-            || path.ends_with(".icd")
-            || path.ends_with("_icd.json")
-            || path.contains("egl_")
-    }) {
-        assert!(
-            mounted.iter().any(|mounted| name(mounted) == name(path)),
-            "{path} is missed"
-        );
-    }
-    assert!(
-        mounted.contains("/usr/lib/xorg/modules/drivers/nvidia_drv.so"),
-        "{mounted:?}"
-    );
-    let links: BTreeSet<&str> = edits
-        .hooks
-        .iter()
-        .flat_map(|hook| &hook.args)
-        .filter_map(|arg| Some(arg.split_once("::")?.1))
-        .collect();
-    for link in files.iter().filter(in_libraries).filter(is_link) {
-        // Those of the EGL platform are made by the loader's own update, and GBM's lies elsewhere in a container.
-        let elsewhere = link.contains("libnvidia-egl-") || link.ends_with("nvidia-drm_gbm.so");
-        assert!(
-            elsewhere || links.contains(link.as_str()),
-            "{link} is missed"
-        );
-    }
-    for mount in &edits.mounts {
-        let meta = fs::metadata(&mount.host_path);
-        assert!(
-            meta.is_ok_and(|meta| !meta.is_dir()),
-            "{} leads to no file",
-            mount.host_path
-        );
-    }
+    generated.has_all_libraries();
+    generated.has_all_links();
+    generated.has_programs_and_data();
+    generated.leads_to_files();
 }

@@ -207,19 +207,7 @@ fn a_pod_with_a_gpu() {
         return;
     }
     let pod = unique("pod");
-    let create = [
-        "pod",
-        "create",
-        "--name",
-        &pod,
-        "--network",
-        "host",
-        "--infra-image",
-        "fleet-busybox",
-        "--infra-command",
-        "sleep 1000",
-    ];
-    drop(podman(&create).ok());
+    drop(create_pod(&pod).ok());
     let _pod = Pod(&pod);
     let with = Service::new(
         &["--pod", &pod, "--device", "nvidia.com/gpu=0"],

@@ -103,19 +103,7 @@ fn life_of_a_service() {
 #[test]
 fn pods() {
     let pod = unique("pod");
-    let created = podman(&[
-        "pod",
-        "create",
-        "--name",
-        &pod,
-        "--network",
-        "host",
-        "--infra-image",
-        "fleet-busybox",
-        "--infra-command",
-        "sleep 100",
-    ]);
-    drop(created.ok());
+    drop(create_pod(&pod).ok());
     assert_eq!(
         podman(&[
             "run",
