@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 
 use fleet_tests::{Output, path, run, skip, unique};
 
+#[path = "podman/ai_pod.rs"]
+mod ai_pod;
 #[path = "podman/gpus.rs"]
 mod gpus;
 #[path = "podman/rootless.rs"]

@@ -24,6 +24,12 @@ pub(super) fn ask(service: &Service) -> Outcome {
             service.url
         ));
     }
+    if service.guessed && !net::listens(&service.url) {
+        return absent(format!(
+            "nothing listens at {}, the usual place; if something must, name it by --service or in services.toml",
+            service.url
+        ));
+    }
     let answer = match service.kind.as_str() {
         "vllm" => vllm::ask(&service.url),
         "redis" => redis::ask(&service.url, service.password.as_deref()),

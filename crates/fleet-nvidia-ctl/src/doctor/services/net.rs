@@ -80,6 +80,11 @@ impl fmt::Display for Url {
     }
 }
 
+/// Whether anything takes connections there. What cannot be told counts as yes: asking will tell.
+pub(crate) fn listens(url: &Url) -> bool {
+    !matches!(connect(url), Err(err) if err.kind() == io::ErrorKind::ConnectionRefused)
+}
+
 /// A conversation with a service.
 #[derive(Debug)]
 pub(crate) struct Talk<'u> {

@@ -23,6 +23,8 @@ pub(crate) struct Service {
     pub(crate) kind: String,
     pub(crate) url: Url,
     pub(crate) password: Option<String>,
+    /// Nobody has named it: whether it is there is not known to be a fault.
+    pub(crate) guessed: bool,
 }
 
 /// The services to ask. `given` are `KIND=ADDRESS`, `file` is that of the command line.
@@ -47,9 +49,13 @@ pub(crate) fn all(
         _ => {}
     }
     if services.is_empty() {
-        let usual = KINDS
-            .iter()
-            .map(|(kind, scheme, port)| service(kind, &format!("{scheme}://127.0.0.1:{port}")));
+        let usual = KINDS.iter().map(|(kind, scheme, port)| {
+            let service = service(kind, &format!("{scheme}://127.0.0.1:{port}"))?;
+            Ok::<_, String>(Service {
+                guessed: true,
+                ..service
+            })
+        });
         services = usual.collect::<Result<_, _>>()?;
     }
     for service in &mut services {
@@ -73,6 +79,7 @@ fn service(kind: &str, url: &str) -> Result<Service, String> {
         kind: kind.to_owned(),
         url: Url::parse(url, *port)?,
         password: None,
+        guessed: false,
     })
 }
 

@@ -53,6 +53,7 @@ fn service(kind: &str, scheme: &str, port: u16) -> Service {
         kind: kind.to_owned(),
         url: Url::parse(&format!("{scheme}://127.0.0.1:{port}"), 1).unwrap(),
         password: None,
+        guessed: false,
     }
 }
 
@@ -187,6 +188,17 @@ fn nobody_listens_and_tls_are_said() {
         &service("redis", "redis", port),
         "cannot be reached: connection refused",
     );
+    let guessed = Service {
+        guessed: true,
+        ..service("redis", "redis", port)
+    };
+    let nobody = ask(&guessed).unwrap();
+    assert!(matches!(nobody, Ok(Seen::Absent(text)) if text.contains("nothing listens")));
+    let other = Service {
+        guessed: true,
+        ..service("redis", "redis", serve(|_| Some(b"?\r\n".to_vec()), b""))
+    };
+    fails(&other, "answers PING with");
     let behind = ask(&service("redis", "rediss", port)).unwrap();
     assert!(matches!(behind, Ok(Seen::Absent(text)) if text.contains("TLS")));
 }
@@ -231,6 +243,7 @@ fn services_come_from_flags_file_or_habit() {
     };
     let usual = all(&[], None).unwrap();
     assert_eq!(usual.len(), 5);
+    assert!(usual.iter().all(|service| service.guessed));
     assert_eq!(usual[1].password.as_deref(), Some("env"));
     files.replace(Path::new("/pw"), "from-file\n").unwrap();
     files
@@ -241,6 +254,7 @@ fn services_come_from_flags_file_or_habit() {
         .unwrap();
     let listed = all(&[], None).unwrap();
     assert_eq!(listed.len(), 2);
+    assert!(!listed[0].guessed);
     assert_eq!(listed[0].password.as_deref(), Some("from-file"));
     assert_eq!(listed[1].url.port, 9);
     let flags = all(&["vllm=http://gpu:8001"], None).unwrap();
