@@ -490,6 +490,12 @@ fn nodes_and_links_are_made() {
     let link = fs::read_link(node.0.join("dev/char/511:0")).expect("the link");
     assert_eq!(link, Path::new("/dev/nvidia-uvm"));
     assert!(!system(&["create-dev-char-symlinks"]).ok().contains(" made"));
+    let quiet = ["create-dev-char-symlinks", "--quiet"];
+    assert_eq!(system(&quiet).ok(), "");
+    fs::remove_file(node.0.join("dev/char/511:0")).expect("remove a link");
+    let out = system(&quiet).ok();
+    assert!(out.ends_with("/511:0 -> /dev/nvidia-uvm made\n"), "{out}");
+    assert_eq!(out.lines().count(), 1, "{out}");
 }
 
 #[test]

@@ -172,8 +172,6 @@ assert len(gpu) == 1 and (gpu[0]["major"], gpu[0]["minor"]) == (195, 0), event
 }
 case_doctor() {
     local out
-    # Nodes that no udev rule knows have no links below /dev/char; nothing else is wanting.
-    out=$(fleet-nvidia-ctl doctor --fix)
     out=$(fleet-nvidia-ctl doctor) || die "$(printf '%s\n' "$out" | grep -vE '^ *(ok|fine|OK)' | head -n 12)"
     out=$(fleet-nvidia-ctl doctor --smoke-podman) || die "$out"
 }

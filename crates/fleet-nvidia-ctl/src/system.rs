@@ -71,6 +71,9 @@ pub(crate) struct CreateDevCharSymlinks {
     /// Make control nodes that are missing; with --create-all
     #[arg(long, env = "CREATE_DEVICE_NODES", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     create_device_nodes: bool,
+    /// Say only what was made
+    #[arg(long, short)]
+    quiet: bool,
     /// Say what would be done and do nothing
     #[arg(long, env = "DRY_RUN", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     dry_run: bool,
@@ -188,13 +191,19 @@ fn create_links(
     let all = args.create_all;
     if all && args.load_kernel_modules {
         let driver = named(args.driver_root.as_ref(), "DRIVER_ROOT");
+        let mut sink = std::io::sink();
+        let out: &mut dyn Write = if args.quiet { &mut sink } else { &mut *out };
         load_modules(root, driver.as_deref().unwrap_or("/"), args.dry_run, out)?;
     }
     let wanted = match all {
         true => {
             let majors = Majors::of(&dev).map_err(SystemError::from)?;
             if args.create_device_nodes {
-                make_missing(&dev, &majors.control(), args.dry_run, out)?;
+                let mut control = majors.control();
+                if args.quiet {
+                    control.retain(|node| nodes::is_missing(&dev, node).unwrap_or(true));
+                }
+                make_missing(&dev, &control, args.dry_run, out)?;
             }
             majors.all(&dev)
         }
@@ -206,13 +215,15 @@ fn create_links(
             "--load-kernel-modules and --create-device-nodes count with --create-all only"
         )?;
     }
-    if wanted.is_empty() {
+    if wanted.is_empty() && !args.quiet {
         writeln!(out, "there is no device of the driver")?;
     }
     let directory: PathBuf = root.join(args.dev_char_path.trim_start_matches('/'));
     for node in &wanted {
         let link = CharLink::new(&dev, node, &directory);
-        make_link(&link, args.dry_run, out)?;
+        if !args.quiet || !link.is_there() {
+            make_link(&link, args.dry_run, out)?;
+        }
     }
     Ok(Verdict::Fine)
 }

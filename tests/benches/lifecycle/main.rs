@@ -237,7 +237,8 @@ fn counted(
             .replace("create + start + delete", "run")
             .replace("the same", "run");
         add(&format!("system calls of {what}"), &|runtime| {
-            if case.needs_gpu && !runtime.injects() {
+            // NVIDIA's runtime injects at `create` alone.
+            if case.needs_gpu && !runtime.is_ours() {
                 return "–".to_owned();
             }
             case.bundle.lend(runtime, id);
