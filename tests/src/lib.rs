@@ -261,6 +261,8 @@ pub struct Runtime {
     pub root: PathBuf,
     /// `--config`, where the runtime's own is not to count.
     pub config: Option<PathBuf>,
+    /// Who calls it, by number, in place of root.
+    pub user: Option<u32>,
 }
 
 impl Runtime {
@@ -271,13 +273,24 @@ impl Runtime {
             binary: path("RUNTIME_UNDER_TEST"),
             root: PathBuf::from("/run").join(unique("root")),
             config: delegating(),
+            user: None,
         }
     }
 
     /// A command with the root set.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.user {
+            None => Command::new(&self.binary),
+            Some(user) => {
+                let user = user.to_string();
+                let mut command = Command::new("setpriv");
+                command
+                    .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+                    .arg(&self.binary);
+                command
+            }
+        };
         command.arg("--root").arg(&self.root);
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
@@ -364,6 +377,30 @@ impl Bundle {
             spec,
             runtime: Runtime::new(),
         }
+    }
+
+    /// The same of a user without rights on the host: in a user namespace, where he is root.
+    #[must_use]
+    pub fn of_plain_user(script: &str) -> Self {
+        let mut bundle = Self::new(script).namespace("user", None);
+        let mapping = json!([{"containerID": 0, "hostID": NOBODY, "size": 1}]);
+        let linux = &mut bundle.spec["linux"];
+        linux["uidMappings"] = mapping.clone();
+        linux["gidMappings"] = mapping;
+        linux
+            .as_object_mut()
+            .expect("an object")
+            .remove("resources");
+        let options = ["nosuid", "noexec", "newinstance", "ptmxmode=0666"];
+        bundle = bundle.mount("/dev/pts", "devpts", "devpts", &options);
+        fs::create_dir_all(&bundle.runtime.root).expect("make the root");
+        for dir in [&bundle.dir, &bundle.runtime.root] {
+            let owner = format!("{NOBODY}:{NOBODY}");
+            let chown = run(Command::new("chown").args(["-R", &owner]).arg(dir));
+            assert_eq!(chown.code, 0, "{chown:#?}");
+        }
+        bundle.runtime.user = Some(NOBODY);
+        bundle
     }
 
     /// Puts a value into the spec.
@@ -471,6 +508,9 @@ impl Drop for Bundle {
         drop(fs::remove_dir_all(&self.runtime.root));
     }
 }
+
+/// The user `nobody`.
+const NOBODY: u32 = 65534;
 
 const NOTIFIER: &str = r#"
 #include <stdlib.h>

@@ -661,6 +661,8 @@ fn a_plain_user_runs_a_bundle_in_a_cgroup_of_his() {
             "$0" run -d plain
             "$0" exec plain id -u
             ! "$0" exec plain missing
+            "$0" exec -d --pid-file pid plain sleep 100
+            grep -qx "0::$1/c" /proc/$(cat pid)/cgroup
             "$0" delete --force plain' "$1" "$group"
     "#;
     if !ours() || std::env::var_os("FLEET_DELEGATE").is_some() {

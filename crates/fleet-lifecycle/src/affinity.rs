@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::error::{Context, Error, Result};
 use crate::spec;
 
-/// The CPUs on which one more process of a container runs.
-#[derive(Debug)]
+/// The CPUs on which one more process of a container runs; by default all that its cgroup allows, and so its first.
+#[derive(Debug, Default)]
 pub(crate) struct Affinity(Vec<(&'static str, CpuSet)>);
 
 impl Affinity {

@@ -14,6 +14,7 @@ use fleet_rootfs::RootfsEdit;
 use nix::sched::CloneFlags;
 use serde_json::{Value, json};
 
+use crate::affinity::Affinity;
 use crate::annotations::HookOutput;
 use crate::cgroup::{self, Cgroup, Doors, Driver};
 use crate::engine::{self, Launch, view};
@@ -299,15 +300,17 @@ fn launch(
         }
         keyring::join(request, container)?;
         oom::set(&request.spec["process"], request.who.rootless())?;
+        // An engine that is tied to some CPUs does not tie its containers.
+        Affinity::default().apply()?;
         let (entrance, _namespace) = enter(request, &mut view)?;
         let owned = spec::namespace(&request.spec, "user") == Namespace::Inherited;
         // Users of the container may not write to the host's cgroups, and need not.
-        let doors = doors.as_ref().filter(|_| entrance.is_none());
+        // A user without rights makes no namespace of mounts before one of users, which is the library's.
+        let may_mount = request.who.euid == 0;
+        let doors = doors.as_ref().filter(|_| entrance.is_none() && may_mount);
         let hidden = !group.writable() || entrance.is_some();
         let (cgroup_path, mut own_mounts) = cgroup_view(group, doors, hidden, &view)?;
-        // Hooks of the runtime's stages must see the host's own mounts; a user without rights makes no namespace of mounts
-        // before one of users, which is the library's.
-        let may_mount = request.who.euid == 0;
+        // Hooks of the runtime's stages must see the host's own mounts.
         if !apart && entrance.is_none() && may_mount {
             if !own_mounts {
                 surroundings::private_mounts()?;

@@ -17,8 +17,12 @@ pub fn check(id: &str) -> Result<()> {
             .take(64)
             .map(|c| if c.is_control() { '?' } else { c })
             .collect();
+        let which = id.chars().find(|c| !plain(*c) && !c.is_control());
+        let which = which.map_or_else(String::new, |c| {
+            format!(": invalid character `{c}` in the ID")
+        });
         return Err(Error::Invalid(format!(
-            "invalid container id `{shown}`; hint: 1 to {MAX_LEN} letters, digits, `_`, `+`, `-` or `.`, not starting with `.`"
+            "invalid container id `{shown}`{which}; hint: 1 to {MAX_LEN} letters, digits, `_`, `+`, `-` or `.`, not starting with `.`"
         )));
     }
     Ok(())
@@ -45,5 +49,7 @@ mod tests {
         ] {
             assert!(super::check(bad).is_err(), "{bad:?}");
         }
+        let told = super::check("a/b").unwrap_err().to_string();
+        assert!(told.contains("invalid character `/` in the ID"), "{told}");
     }
 }

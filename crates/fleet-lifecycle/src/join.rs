@@ -122,6 +122,7 @@ impl Newcomer<'_> {
         if let Some(agent) = &self.tail.program.agent {
             agent.announce(own_number()?);
         }
+        self.tail.open_labels()?;
         // Also what the caller has left open: a program, or its working directory, must not reach the host by it.
         process::close_on_exec(self.preserve_fds.saturating_add(3))
             .op(|| "close descriptors on execution")

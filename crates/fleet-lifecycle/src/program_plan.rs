@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::capabilities::Sets;
 use crate::error::{Error, Result};
 use crate::io_priority::IoPriority;
+use crate::labels::Labels;
 use crate::personality::Personality;
 use crate::scheduler::Scheduler;
 use crate::seccomp::Receiver;
@@ -49,12 +50,7 @@ pub(crate) fn from_spec(
         no_new_privileges: spec::flag(process, "/noNewPrivileges"),
         agent: Receiver::from_spec(full, state)?,
         seccomp: filter,
-        selinux_label: spec::text(process, "/selinuxLabel")
-            .filter(|l| !l.is_empty())
-            .map(str::to_owned),
-        apparmor_profile: spec::text(process, "/apparmorProfile")
-            .filter(|p| !p.is_empty())
-            .map(str::to_owned),
+        labels: Labels::of(process).map_err(|err| Error::Setup(err.to_string()))?,
     })
 }
 

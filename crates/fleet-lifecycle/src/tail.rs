@@ -26,12 +26,13 @@ use crate::annotations::HookOutput;
 use crate::capabilities::{self, Sets};
 use crate::error::{Context, Error, Result, errno_text};
 use crate::io_priority::IoPriority;
+use crate::labels::Labels;
 use crate::personality::Personality;
 use crate::pidfd::PidFd;
 use crate::scheduler::Scheduler;
 use crate::seccomp::{self, Filter, Receiver};
 use crate::sys::process::{self, SharedText};
-use crate::{hooks, labels, program, rlimits, signal};
+use crate::{hooks, program, rlimits, signal};
 
 use console::Console;
 use devices::Devices;
@@ -94,10 +95,8 @@ pub struct Program {
     pub seccomp: Option<Filter>,
     /// Who answers for `SCMP_ACT_NOTIFY`.
     pub agent: Option<Receiver>,
-    /// `process.selinuxLabel`.
-    pub selinux_label: Option<String>,
-    /// `process.apparmorProfile`.
-    pub apparmor_profile: Option<String>,
+    /// `process.selinuxLabel` and `process.apparmorProfile`.
+    pub labels: Labels,
 }
 
 /// The work, and the page on which a failure is reported.
@@ -126,6 +125,7 @@ impl Tail {
     /// The step that failed.
     pub fn prepare(&self) -> Result<()> {
         process::set_name(c"fleet:[INIT]");
+        self.open_labels()?;
         // The runtime's own standard disposition (SIGPIPE ignored) must not reach the program.
         signal::reset_all().op(|| "reset signals")?;
         if let Some(init) = &self.init {
@@ -178,6 +178,17 @@ impl Tail {
         }
     }
 
+    /// Before anything of the container's decides what is behind a path; a second time does nothing.
+    ///
+    /// # Errors
+    /// A label that cannot be set.
+    pub fn open_labels(&self) -> Result<()> {
+        let opened = self.program.labels.open();
+        opened
+            .map(drop)
+            .map_err(|err| Error::Setup(err.to_string()))
+    }
+
     fn die_with_maker(&self) -> Result<()> {
         let Some(maker) = &self.maker else {
             return Ok(());
@@ -217,11 +228,10 @@ impl Tail {
         if let Some(mask) = program.umask {
             nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
         }
-        labels::apply(
-            program.selinux_label.as_deref(),
-            program.apparmor_profile.as_deref(),
-        )
-        .map_err(|err| Error::Setup(err.to_string()))?;
+        program
+            .labels
+            .write()
+            .map_err(|err| Error::Setup(err.to_string()))?;
         capabilities::raise_effective().op(|| "make capabilities effective")?;
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before the capabilities go
         // (`man 2 seccomp`); with it, as late as possible.

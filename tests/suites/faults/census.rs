@@ -54,6 +54,16 @@ impl Census {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+
+    /// Asserts the same of processes, without a moment for them to go.
+    #[track_caller]
+    pub(crate) fn assert_no_process_now(&self, context: &str) {
+        let new: Vec<String> = processes()
+            .into_iter()
+            .filter(|line| !self.0.contains(line))
+            .collect();
+        assert!(new.is_empty(), "{context}: still there: {new:#?}");
+    }
 }
 
 fn processes() -> Vec<String> {

@@ -24,6 +24,7 @@ fn beside(first: &Bundle) -> Bundle {
         spec,
         runtime: Runtime {
             config: None,
+            user: None,
             binary: first.runtime.binary.clone(),
             root: first.runtime.root.join("crowd"),
         },

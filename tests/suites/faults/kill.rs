@@ -3,9 +3,13 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use fleet_tests::tracer::{self, Fault, Spot};
-use fleet_tests::{Bundle, Output, not_for_peers, until};
+use fleet_tests::{Bundle, Output, not_for_peers, run, skip, until};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
 use crate::census::Census;
@@ -264,6 +268,104 @@ fn exec_killed_anywhere() {
     );
     drop(fs::remove_file(&file));
     recovers(&bundle, &census, "after all");
+}
+
+/// A cgroup of a plain user's own, in which this process is while it lives.
+struct Delegated {
+    path: String,
+    dir: PathBuf,
+    before: PathBuf,
+}
+
+impl Delegated {
+    /// Enters; the cgroup2 hierarchy is the only one that this thread sees from here on.
+    fn enter() -> Option<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        let unified = root.join("unified");
+        if unified.join("cgroup.procs").exists() {
+            unshare(CloneFlags::CLONE_NEWNS).expect("unshare");
+            let bind = MsFlags::MS_BIND;
+            mount(Some(&unified), root, None::<&str>, bind, None::<&str>).expect("bind");
+        } else if !root.join("cgroup.controllers").exists() {
+            return None;
+        }
+        let path = fleet_tests::cgroup_path("plain");
+        let dir = root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(dir.join("self")).expect("mkdir");
+        let chown = run(Command::new("chown").args(["-R", "65534:65534"]).arg(&dir));
+        assert_eq!(chown.code, 0, "{chown:#?}");
+        let table = fs::read_to_string("/proc/self/cgroup").expect("read");
+        let own = table.lines().find_map(|line| line.strip_prefix("0::"));
+        let before = root.join(own.expect("a cgroup").trim_start_matches('/'));
+        fs::write(dir.join("self/cgroup.procs"), "0").expect("enter");
+        Some(Self { path, dir, before })
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        drop(fs::write(self.before.join("cgroup.procs"), "0"));
+        drop(fs::remove_dir(self.dir.join("self")));
+        drop(fs::remove_dir(&self.dir));
+    }
+}
+
+/// His way into the container takes one process more, which may be killed when the new one is there already.
+#[test]
+fn exec_of_a_plain_user_killed_anywhere() {
+    const NAME: &str = "exec_of_a_plain_user_killed_anywhere";
+    if not_for_peers(NAME) {
+        return;
+    }
+    let Some(cgroup) = Delegated::enter() else {
+        return skip(NAME, "the machine has no cgroup2 file system");
+    };
+    let group = format!("{}/c", cgroup.path);
+    let bundle = Bundle::of_plain_user(SCRIPT).set("/linux/cgroupsPath", json!(group));
+    bundle.start();
+    until("the program in the shell's place", || {
+        let listed = bundle.runtime.run(&["ps", &bundle.id]).ok();
+        ran(&bundle) == 1 && listed.contains(" sleep 100") && !listed.contains("echo")
+    });
+    let done = bundle.dir.join("rootfs/done");
+    let file = bundle.dir.join("process.json").display().to_string();
+    let script = "cat /proc/self/oom_score_adj /proc/self/cgroup > /done";
+    let process =
+        json!({"args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "oomScoreAdj": 700});
+    fs::write(&file, process.to_string()).expect("write");
+    let with_container = Census::take();
+    every_step(
+        &bundle,
+        &["exec", "--process", &file, &bundle.id].map(str::to_owned),
+        || drop(fs::remove_file(&done)),
+        |trace, context| {
+            match trace.hit.map(|call| call.spot.process) {
+                Some(0) => assert_eq!(trace.output.code, 137, "{context}: {:#?}", trace.output),
+                Some(_) if trace.output.code != 0 => {
+                    // One that is killed when nothing but the execution of its program is left is a program that was.
+                    if trace.output.code != 137 {
+                        one_line(&trace.output, context);
+                    }
+                    // Whoever is told of a failure may count on it: nothing runs, now or later.
+                    with_container.assert_no_process_now(context);
+                    assert!(!done.exists(), "{context}: the program ran");
+                }
+                _ => {
+                    assert_eq!(trace.output.code, 0, "{context}: {:#?}", trace.output);
+                    let told = fs::read_to_string(&done).unwrap_or_default();
+                    let own = format!("0::{group}");
+                    assert_eq!(told.lines().next(), Some("700"), "{context}: {told}");
+                    assert!(told.lines().any(|line| line == own), "{context}: {told}");
+                }
+            }
+            drop(fs::remove_file(&done));
+            with_container.assert_nothing_new(context);
+            let exit = bundle.exec(&[], &["sh", "-c", "exit 7"]);
+            assert_eq!(exit.code, 7, "{context}: {exit:#?}");
+            with_container.assert_nothing_new(context);
+        },
+    );
+    bundle.remove();
 }
 
 #[test]

@@ -104,28 +104,60 @@ fn exec_into_a_created_container() {
 }
 
 #[test]
-fn exec_runs_on_the_containers_cpus() {
+fn processes_run_on_the_containers_cpus() {
     let all = fs::read_to_string("/sys/devices/system/cpu/online").expect("online CPUs");
     if all.trim() == "0" {
         skip(
-            "exec_runs_on_the_containers_cpus",
+            "processes_run_on_the_containers_cpus",
             "the machine has one CPU",
         );
         return;
     }
-    if not_for_peers("exec_runs_on_the_containers_cpus") {
+    if not_for_peers("processes_run_on_the_containers_cpus") {
         return;
     }
-    let bundle = Bundle::new("sleep 100");
-    bundle.start();
-    let mut command = Command::new("taskset");
-    command
-        .args(["--cpu-list", "0"])
-        .arg(&bundle.runtime.binary);
-    command.arg("--root").arg(&bundle.runtime.root);
-    command.args(["exec", &bundle.id, "cat", "/proc/self/status"]);
-    let text = run(&mut command).ok();
-    assert_eq!(field(&text, "Cpus_allowed_list:"), all.trim());
+    let bundle = Bundle::new("cat /proc/self/status > /status; sleep 100");
+    bundle.write();
+    let tied = |args: &[&str]| {
+        let mut command = Command::new("taskset");
+        command
+            .args(["--cpu-list", "0"])
+            .arg(&bundle.runtime.binary);
+        command.arg("--root").arg(&bundle.runtime.root).args(args);
+        run(&mut command).ok()
+    };
+    let dir = bundle.dir.display().to_string();
+    drop(tied(&["run", "-d", "--bundle", &dir, &bundle.id]));
+    let status = bundle.dir.join("rootfs/status");
+    until("the program", || {
+        fs::read_to_string(&status).is_ok_and(|text| text.contains("nonvoluntary"))
+    });
+    let first = fs::read_to_string(&status).expect("read");
+    let text = tied(&["exec", &bundle.id, "cat", "/proc/self/status"]);
+    for text in [first, text] {
+        assert_eq!(field(&text, "Cpus_allowed_list:"), all.trim());
+    }
+}
+
+/// The owner alone may execute it, and the user has the capability that overrides that.
+#[test]
+fn a_program_is_executed_with_the_capabilities_that_it_will_have() {
+    let program = |caps: Value| {
+        let bundle = Bundle::new("true")
+            .set("/process/args", json!(["/bin/own"]))
+            .set("/process/user", json!({"uid": 1000, "gid": 1000}))
+            .set(
+                "/process/capabilities",
+                json!({"bounding": caps, "effective": caps, "permitted": caps}),
+            );
+        let script = "#!/bin/sh\necho ran\n";
+        let file = bundle.dir.join("rootfs/bin/own");
+        fs::write(&file, script).expect("write");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o744)).expect("chmod");
+        bundle.run()
+    };
+    assert_eq!(program(json!(["CAP_DAC_OVERRIDE"])).ok(), "ran\n");
+    assert_ne!(program(json!(["CAP_CHOWN"])).code, 0);
 }
 
 #[test]

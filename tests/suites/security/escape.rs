@@ -99,6 +99,24 @@ fn no_working_directory_leads_out() {
     fs::remove_file("/etc/machine-id.host").expect("remove");
 }
 
+/// The same of one that is missing and would be made there.
+#[test]
+fn no_working_directory_is_made_outside() {
+    for link in [false, true] {
+        let bundle = Bundle::new("true");
+        let trap = Trap::new(bundle.dir.join("trap"));
+        let left = fs::File::open(&trap.dir).expect("open");
+        fcntl(left.as_raw_fd(), FcntlArg::F_SETFD(FdFlag::empty())).expect("fcntl");
+        let at = format!("/proc/self/fd/{}", left.as_raw_fd());
+        symlink(&at, bundle.dir.join("rootfs/link")).expect("link");
+        let cwd = if link { "/link" } else { at.as_str() };
+        let bundle = bundle.set("/process/cwd", json!(format!("{cwd}/made/deeper")));
+        let out = bundle.run();
+        assert_ne!(out.code, 0, "{out:#?}");
+        trap.assert_untouched(cwd);
+    }
+}
+
 /// CVE-2019-5736, by every way to the file: the container's program is the runtime, and a process of the container
 /// that lies in wait for the runtime to enter.
 #[test]
@@ -174,6 +192,121 @@ fn proc_is_never_a_volume() {
         assert_eq!(out.stderr.lines().count(), 1, "{out:#?}");
     }
     fs::remove_dir_all(&fake).expect("remove");
+}
+
+/// CVE-2025-52881: a kernel parameter is written to the kernel, whatever is mounted where its file should be.
+#[test]
+fn a_false_sysctl_takes_no_value() {
+    if not_for_peers("a_false_sysctl_takes_no_value") {
+        return;
+    }
+    let name = "net.ipv4.ip_local_port_range";
+    let path = "/proc/sys/net/ipv4/ip_local_port_range";
+    let real = fs::read_to_string(path).expect("read");
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("read");
+    let mut set = 0;
+    // Over the file, and over a directory above it; the last is a real file of procfs that belongs to the host.
+    for (source, target) in [
+        ("trap/secret", path),
+        ("trap", "/proc/sys/net/ipv4"),
+        ("/proc/sys/kernel/core_pattern", path),
+    ] {
+        let bundle = Bundle::new("sleep 100");
+        let trap = Trap::new(bundle.dir.join("trap"));
+        fs::create_dir_all(bundle.dir.join("trap/conf")).expect("mkdir");
+        fs::write(bundle.dir.join("trap/ip_local_port_range"), "of the host").expect("write");
+        let trap = Trap::new(trap.dir);
+        let source = bundle.dir.join(source).display().to_string();
+        let bundle = bundle
+            .mount(target, "bind", &source, &["bind"])
+            .set("/linux/sysctl", json!({name: "40000 50000"}));
+        let out = bundle.make("create", &[]);
+        trap.assert_untouched(target);
+        assert_eq!(fs::read_to_string(path).expect("read"), real, "{target}");
+        assert_eq!(
+            fs::read_to_string("/proc/sys/kernel/core_pattern").expect("read"),
+            pattern,
+            "{target}"
+        );
+        if out.code == 0 {
+            let pid = bundle.runtime.state(&bundle.id)["pid"].to_string();
+            let seen = run(Command::new("nsenter").args(["-t", &pid, "-n", "cat", path])).ok();
+            assert_eq!(
+                seen.split_whitespace().collect::<Vec<_>>(),
+                ["40000", "50000"],
+                "{target}"
+            );
+            set += 1;
+        } else {
+            assert_eq!(out.stderr.lines().count(), 1, "{out:#?}");
+        }
+    }
+    println!("set in {set} of 3 cases");
+}
+
+/// CVE-2019-16884 and CVE-2025-52881 from a running container: it covers its `/proc`, and a later `exec` writes labels,
+/// a score and a limit for its process.
+#[test]
+fn a_false_proc_takes_nothing_from_exec() {
+    if not_for_peers("a_false_proc_takes_nothing_from_exec") {
+        return;
+    }
+    // A file of the host that is reached through a bind mount, where a label or a score would be written.
+    let covers = [
+        (
+            "another file system",
+            "mount -t tmpfs none /proc; for p in self thread-self; do mkdir -p /proc/$p/attr/apparmor; \
+            for f in attr/current attr/exec attr/apparmor/current attr/apparmor/exec oom_score_adj setgroups; do \
+            touch /proc/$p/$f; mount -o bind /trap/secret /proc/$p/$f; done; done",
+        ),
+        (
+            "its attributes",
+            "for t in /proc/[0-9]*; do for f in attr/exec attr/current oom_score_adj; do \
+            mount -o bind /trap/secret $t/$f; done; done; mount -o bind /trap /proc/1/attr",
+        ),
+        (
+            "one of other processes",
+            "mkfifo /gone; unshare -p -f sh -c 'mount -t proc none /proc; read x < /gone' & \
+            while readlink /proc/self > /dev/null; do sleep 0.1; done",
+        ),
+    ];
+    for (what, cover) in covers {
+        let caps = json!([
+            "CAP_SYS_ADMIN",
+            "CAP_MKNOD",
+            "CAP_SETUID",
+            "CAP_SETGID",
+            "CAP_DAC_OVERRIDE"
+        ]);
+        let bundle = Bundle::new(&format!("{cover}\ntouch /ready; exec sleep 100"));
+        let trap = Trap::new(bundle.dir.join("trap"));
+        let source = trap.dir.display().to_string();
+        fs::create_dir_all(bundle.dir.join("rootfs/trap")).expect("mkdir");
+        let bundle = bundle.mount("/trap", "bind", &source, &["rbind"]).set(
+            "/process/capabilities",
+            json!({"bounding": caps, "effective": caps, "permitted": caps}),
+        );
+        bundle.start();
+        until(what, || bundle.dir.join("rootfs/ready").exists());
+        let process = json!({
+            "args": ["/bin/sleep", "100"], "cwd": "/", "env": ["PATH=/bin"], "oomScoreAdj": 800,
+            "selinuxLabel": "system_u:system_r:container_t:s0", "apparmorProfile": "docker-default",
+            "user": {"uid": 1000, "gid": 1000, "additionalGids": [5, 6]},
+        });
+        let (file, pid_file) = (bundle.dir.join("process.json"), bundle.dir.join("pid"));
+        fs::write(&file, process.to_string()).expect("write");
+        let (file, pid_file) = (file.display().to_string(), pid_file.display().to_string());
+        let out = bundle.exec(&["-d", "--pid-file", &pid_file, "--process", &file], &[]);
+        trap.assert_untouched(what);
+        assert_eq!(out.code, 0, "{what}: {out:#?}");
+        let pid = fs::read_to_string(&pid_file).expect("read");
+        let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("read");
+        assert_eq!(score.trim(), "800", "{what}");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("read");
+        assert!(status.contains("Groups:\t5 6 \n"), "{what}: {status}");
+        // It ends with the container, whose first process may be no longer the namespace's only one.
+        bundle.remove();
+    }
 }
 
 /// CVE-2025-31133 and CVE-2025-52565: what masks a path, or is bound to the terminal, is a link of the image.

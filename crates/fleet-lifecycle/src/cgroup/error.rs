@@ -12,7 +12,7 @@ pub enum CgroupError {
     Invalid(String),
     /// Somebody else's processes are in it.
     #[error(
-        "cgroup `{0}` is not empty: other processes use it; hint: give the container a `linux.cgroupsPath` of its own"
+        "container's cgroup is not empty: other processes use `{0}`; hint: give the container a `linux.cgroupsPath` of its own"
     )]
     Busy(String),
     /// A file of the cgroup could not be read or written.

@@ -63,6 +63,13 @@ pub fn create(full: &Value, here: Circumstances<'_>) -> Result<View> {
     ] {
         copy(full, "/linux", key, &mut linux);
     }
+    // libcontainer 0.7: opens an empty path.
+    let namespaces = linux.get_mut("namespaces").and_then(Value::as_array_mut);
+    for namespace in namespaces.into_iter().flatten() {
+        if namespace["path"] == "" {
+            namespace.as_object_mut().map(|all| all.remove("path"));
+        }
+    }
     for key in ["maskedPaths", "readonlyPaths"] {
         if let Some(list) = linux.get_mut(key) {
             *list = paths(list, here.rootfs);
@@ -417,6 +424,23 @@ mod tests {
             bundle: Path::new("/"),
         };
         create(&full, here).unwrap()
+    }
+
+    #[test]
+    fn an_empty_path_is_a_new_namespace() {
+        let root = std::fs::File::open("/").unwrap();
+        let full = json!({"linux": {"namespaces": [{"type": "mount", "path": ""}, {"type": "uts", "path": "/x"}]}});
+        let here = Circumstances {
+            in_user_namespace: false,
+            cgroup_hidden: false,
+            unified: false,
+            cgroups: &[],
+            rootfs: root.as_fd(),
+            bundle: Path::new("/"),
+        };
+        let got = create(&full, here).unwrap();
+        let wanted = json!([{"type": "mount"}, {"type": "uts", "path": "/x"}]);
+        assert_eq!(got.spec["linux"]["namespaces"], wanted);
     }
 
     #[test]

@@ -1,19 +1,24 @@
 //! The working directory: made when missing, entered, and checked to lie inside the container.
 
 use std::fs;
-use std::io;
+use std::os::fd::AsFd;
+
+use fleet_rootfs::root::Root;
 
 use crate::error::{Context, Error, Result};
 
-/// Makes a missing working directory, as the peers do (libcontainer 0.7: L16).
+/// Makes a missing working directory, as the peers do (libcontainer 0.7: L16). Not through a link of `/proc`: the image
+/// names it, and the caller may have left a directory of the host open (CVE-2024-21626).
 pub(super) fn make(cwd: &str) -> Result<()> {
-    match fs::create_dir_all(cwd) {
+    let made = fs::File::open("/")
+        .and_then(|root| Root::new(root.as_fd()).make_directory(cwd, 0o755).map(drop));
+    match made {
         Ok(()) => Ok(()),
-        // On a read-only file system `enter` gives the better error.
+        // `enter` gives the better error.
         Err(err)
             if matches!(
-                err.kind(),
-                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::AlreadyExists
+                err.raw_os_error(),
+                Some(libc::EROFS | libc::EEXIST | libc::ENOTDIR | libc::ELOOP | libc::EACCES)
             ) =>
         {
             Ok(())
