@@ -3,6 +3,7 @@
 # make peers  the suites over crun and runc, to check the suites
 # make vm     Debian trixie with systemd and Podman 5 in a virtual machine, by software emulation: half an hour and more
 # make conformance   the suites of crun and runc over this runtime and over both of them; SUITES="crun runc podman" for Podman's, too,
+#             RELEASE=trixie or RELEASE=sid for those of a newer Debian, over its own crun and runc,
 #             and RUNTIME_TOOLS=DIR SUITES=tools for the validation programs of runtime-tools
 # make deny   licences, origins and duplicates of what is linked, and known vulnerabilities where their list can be reached
 # make bench  create, start, delete, exec and state beside crun and runc, and more: writes docs/benchmarks.md
@@ -131,15 +132,18 @@ vm:
 	deb=$$(PROGRAMS=$(TARGET_DIR)/package/bin GEN=$(TARGET_DIR)/package/gen packaging/deb/build $(TOP)/.state/vm/package) && \
 		tests/vm/run $(TOP)/.state/vm $$deb $(TARGET_DIR)/fast
 
-# SUITES, RUNTIMES and VIEWS narrow it down. Sources are fetched from Debian on the first run.
+# SUITES, RUNTIMES and VIEWS narrow it down. Sources are fetched from Debian on the first run. RELEASE names another release of Debian,
+# whose crun and runc are unpacked beside those of the machine.
 SUITES ?= crun runc
-RUNTIMES ?= $(OUT)/fleet-nvidia $(shell command -v crun) $(shell command -v runc)
+PEERS = $(if $(RELEASE),$(TOP)/.state/conformance/$(RELEASE)/bin/crun $(TOP)/.state/conformance/$(RELEASE)/bin/runc,$(shell command -v crun) $(shell command -v runc))
+RUNTIMES ?= $(OUT)/fleet-nvidia $(PEERS)
 VIEWS ?= v1 v2
 conformance: PROFILE = fast
 conformance:
 	$(MAKE) PROFILE=fast build images
 	@tests/conformance/prepare.sh .state/conformance
-	@tests/conformance/run.sh .state/conformance "$(SUITES)" "$(RUNTIMES)" "$(VIEWS)"
+	@$(if $(RELEASE),tests/conformance/release.sh .state/conformance $(RELEASE))
+	@RELEASE=$(RELEASE) tests/conformance/run.sh .state/conformance "$(SUITES)" "$(RUNTIMES)" "$(VIEWS)"
 	@tests/conformance/report.sh .state/conformance
 
 bench: build tools images

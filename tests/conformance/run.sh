@@ -6,13 +6,20 @@
 #     RUNTIMES  paths of binaries, separated by blanks
 #     VIEWS     v1, v2: the cgroup hierarchies that the tests see
 #     FILTER    regular expression; only cases `FILE CASE` that match it are run, in place of their earlier results
+# RELEASE in the environment: the suites of that release of Debian (release.sh), over this project's runtime and the peer
+# that a suite belongs to.
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd)
 here=$top/tests/conformance
 dir=$(cd "$1" && pwd) suites=$2 runtimes=$3 views=$4 filter=${5:-.}
 limit=${LIMIT:-60}
+release=${RELEASE:-}
+sources=$dir${release:+/$release}
 results=$dir/results
 mkdir -p "$results/logs"
+# Input that neither comes nor ends: at the end of its own, script(1) sends a NUL to the terminal, which echoes it.
+[ -p "$results/silence" ] || mkfifo "$results/silence"
+exec 7<> "$results/silence"
 
 # verdict LOG: the result of the one case in a TAP log.
 verdict() {
@@ -25,29 +32,32 @@ verdict() {
 
 one() {
     local suite=$1 view=$2 runtime=$3 file=$4 name=$5 log code=0
-    log=$results/logs/$suite-$view-${runtime##*/}-$(printf '%s %s' "$file" "$name" | tr -c 'A-Za-z0-9.\n-' _ | cut -c 1-120)
+    log=$results/logs/${release:+$release-}$suite-$view-${runtime##*/}-$(printf '%s %s' "$file" "$name" | tr -c 'A-Za-z0-9.\n-' _ | cut -c 1-120)
     # A terminal, since some cases want one. The pseudo terminal's own end must not be the caller's.
     RUNTIME=$runtime "$top/tests/isolate" --cgroup "$view" "$here/confined" timeout --kill-after 5 "$limit" \
-        script -qec "$(printf '%q ' "$here/case.sh" "$suite" "$dir" "$file" "$name")" /dev/null < /dev/null > "$log" 2>&1 || code=$?
+        script -qec "$(printf '%q ' "$here/case.sh" "$suite" "$sources" "$file" "$name")" /dev/null <&7 7>&- > "$log" 2>&1 || code=$?
     [ "$code" != 124 ] && [ "$code" != 137 ] || printf '\nnot ok 1 %s\n# no end after %s s\n' "$name" "$limit" >> "$log"
-    verdict "$log" | jq -cR --arg suite "$suite" --arg view "$view" --arg runtime "${runtime##*/}" --arg file "$file" --arg case "$name" \
-        'split("\t") | {suite: $suite, view: $view, runtime: $runtime, file: $file, case: $case, result: .[0]} + (if .[1] != "" then {note: .[1]} else {} end)'
+    verdict "$log" | jq -cR --arg release "$release" --arg suite "$suite" --arg view "$view" --arg runtime "${runtime##*/}" --arg file "$file" --arg case "$name" \
+        'split("\t") | {release: $release, suite: $suite, view: $view, runtime: $runtime, file: $file, case: $case, result: .[0]} + (if .[1] != "" then {note: .[1]} else {} end)'
 }
 
 for suite in $suites; do
-    "$here/cases.sh" "$suite" "$dir" > "$results/$suite.cases"
+    cases=$results/${release:+$release-}$suite.cases
+    "$here/cases.sh" "$suite" "$sources" > "$cases"
     for view in $views; do
         for runtime in $runtimes; do
             # runc has neither --cgroup-manager nor --config, with which crun's suite begins every call.
             [ "$suite-${runtime##*/}" != crun-runc ] || continue
+            name=${runtime##*/}
+            [ -z "$release" ] || [ "$name" = "$suite" ] || { [ "$name" != crun ] && [ "$name" != runc ]; } || continue
             # The engine wants controllers that the cgroup2 part of a hybrid machine lacks.
             [ "$suite-$view" != podman-v2 ] || [ ! -d /sys/fs/cgroup/unified ] || continue
-            out=$results/$suite-$view-${runtime##*/}.json
+            out=$results/${release:+$release-}$suite-$view-$name.json
             [ "$filter" != . ] || : > "$out.new"
-            while IFS=$'\t' read -r file name; do
-                [[ "$file $name" =~ $filter ]] || continue
-                line=$(one "$suite" "$view" "$runtime" "$file" "$name")
-                jq -r '"\(.result)\t\(.runtime) \(.view) \(.suite) \(.file): \(.case)"' <<< "$line"
+            while IFS=$'\t' read -r file case; do
+                [[ "$file $case" =~ $filter ]] || continue
+                line=$(one "$suite" "$view" "$runtime" "$file" "$case")
+                jq -r '"\(.result)\t\(.runtime) \(.view) \(.release) \(.suite) \(.file): \(.case)"' <<< "$line"
                 if [ "$filter" = . ]; then
                     echo "$line" >> "$out.new"
                 elif [ -f "$out" ]; then
@@ -55,7 +65,7 @@ for suite in $suites; do
                     jq -c --argjson new "$line" 'if .file == $new.file and .case == $new.case then $new else . end' "$out" > "$out.new"
                     mv "$out.new" "$out"
                 fi
-            done < "$results/$suite.cases"
+            done < "$cases"
             [ "$filter" != . ] || mv "$out.new" "$out"
         done
     done

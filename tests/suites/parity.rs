@@ -151,6 +151,34 @@ fn start_container_hooks_run_inside() {
     );
 }
 
+/// One that names no environment has the program's, as under crun and runc 1.3.
+#[test]
+fn start_container_hooks_have_the_programs_environment() {
+    if differs(
+        "start_container_hooks_have_the_programs_environment",
+        &["runc"],
+    ) {
+        return;
+    }
+    let script = "echo $KIND $HOME > /hook";
+    let hook = |env: Value| json!({"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": env}]});
+    for (env, wanted) in [
+        (Value::Null, "program /root\n"),
+        (json!(["KIND=hook"]), "hook\n"),
+    ] {
+        let mut hook = hook(env);
+        if hook["startContainer"][0]["env"].is_null() {
+            let hook = hook["startContainer"][0].as_object_mut();
+            hook.expect("a hook").remove("env");
+        }
+        let bundle = Bundle::new("cat /hook").set("/hooks", hook).set(
+            "/process/env",
+            json!(["PATH=/bin", "KIND=program", "HOME=/root"]),
+        );
+        assert_eq!(bundle.run().ok(), wanted);
+    }
+}
+
 /// A create that is killed in the middle leaves a container that `delete --force` removes as a whole.
 #[test]
 fn delete_after_a_killed_create() {

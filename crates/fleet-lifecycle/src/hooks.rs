@@ -1,7 +1,7 @@
 //! Running the hooks of a spec (`runtime-spec config.md#posix-platform-hooks`).
 //!
 //! A hook gets the environment it names and nothing else; one that names none gets the engine's, as with the peers,
-//! never an image's (CVE-2025-23266) and without the loader's variables. It has a fixed working directory, the state on stdin, and a time limit for its whole process group.
+//! never an image's (CVE-2025-23266) and without the loader's variables, or inside the container the program's. It has a fixed working directory, the state on stdin, and a time limit for its whole process group.
 //! Its name and what it said on stderr are in the error.
 
 use std::fs::File;

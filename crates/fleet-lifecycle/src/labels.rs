@@ -236,11 +236,9 @@ fn procfs() -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::CString;
-
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};
-    use nix::sys::wait::waitpid;
+    use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::ForkResult;
     use serde_json::json;
 
@@ -382,14 +380,15 @@ mod tests {
                 return;
             }
             let before = labels();
-            let proc = CString::new("/proc").unwrap();
             // The first process of that namespace.
             match crate::sys::process::fork().unwrap() {
-                ForkResult::Parent { child } => drop(waitpid(child, None).unwrap()),
+                ForkResult::Parent { child } => {
+                    let ended = waitpid(child, None).unwrap();
+                    assert_eq!(ended, WaitStatus::Exited(child, 0));
+                }
                 ForkResult::Child => {
-                    let flags = MsFlags::empty();
-                    let kind = Some(proc.as_c_str());
-                    let mounted = mount(kind, proc.as_c_str(), kind, flags, None::<&str>);
+                    let kind = Some("proc");
+                    let mounted = mount(kind, "/proc", kind, MsFlags::empty(), None::<&str>);
                     crate::sys::process::leave(i32::from(mounted.is_err()))
                 }
             }

@@ -243,17 +243,22 @@ impl Tail {
             process::set_no_new_privileges().op(|| "set no_new_privs")?;
             install(program)?;
         }
+        let env = home::complete(&program.env, program.uid);
         // As runc, under the filter: they are the last that runs before the program.
-        if let Some(init) = &self.init {
-            let env = hooks::HookEnv {
+        if let Some(init) = self
+            .init
+            .as_ref()
+            .filter(|init| !init.start_hooks.is_empty())
+        {
+            let around = hooks::HookEnv {
                 output: Arc::clone(&init.hook_output),
+                environment: env.clone(),
                 ..hooks::HookEnv::default()
             };
             for hook in &init.start_hooks {
-                hooks::run("startContainer", hook, &init.state, &env)?;
+                hooks::run("startContainer", hook, &init.state, &around)?;
             }
         }
-        let env = home::complete(&program.env, program.uid);
         let path = self.resolved.borrow();
         let err = program::exec(&path, &program.args, &env);
         Ok(Error::Setup(format!(

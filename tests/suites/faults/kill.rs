@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use crate::census::Census;
 use crate::steps;
 
-/// What the container's program does: it says that it ran, and stays.
-const SCRIPT: &str = "echo x >> /ran; exec sleep 100";
+/// What the container's program does: it says that it ran, and stays for longer than all steps take.
+const SCRIPT: &str = "echo x >> /ran; exec sleep 10000";
 
 fn bundle() -> Bundle {
     Bundle::new(SCRIPT).set(

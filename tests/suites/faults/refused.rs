@@ -131,7 +131,7 @@ fn ran(bundle: &Bundle) -> bool {
 }
 
 fn bundle() -> Bundle {
-    Bundle::new("echo x >> /ran; sleep 100").set(
+    Bundle::new("echo x >> /ran; sleep 10000").set(
         "/linux/seccomp",
         json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}),
     )
@@ -240,7 +240,7 @@ fn exec_with_every_call_refused() {
             .runtime
             .run(&["ps", &bundle.id])
             .ok()
-            .contains(" sleep 100")
+            .contains(" sleep 10000")
     });
     let census = Census::take();
     every_fault(
