@@ -66,7 +66,9 @@ pub(crate) struct Global {
     pub(crate) version: bool,
 }
 
+// The options of the verb that is called alone are laid out: those of all of them are more memory than the rest of a call.
 #[derive(Subcommand, Debug)]
+#[command(defer = true)]
 pub(crate) enum Verb {
     /// Create a container; its program waits for `start`
     Create(Create),
