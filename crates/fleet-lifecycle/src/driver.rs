@@ -4,6 +4,8 @@
 //! container inherits from its maker (score, keyring, namespaces of the host, a view of `/sys`), so that nothing of
 //! the runtime's own process has to be put back.
 
+use std::sync::Arc;
+
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
@@ -18,7 +20,7 @@ use crate::sys::process::{self, SharedText};
 /// # Errors
 /// What `work` said, as text: an error cannot cross processes otherwise.
 pub(crate) fn run(doors: Option<&Doors>, work: impl FnOnce() -> Result<i32>) -> Result<i32> {
-    let outcome = SharedText::new().op(|| "map a shared page")?;
+    let outcome = Arc::new(SharedText::new().op(|| "map a shared page")?);
     process::set_subreaper(true).op(|| "become the reaper of orphaned processes")?;
     let parent = nix::unistd::getpid();
     let (forked, way) = fork(doors)?;
@@ -26,7 +28,12 @@ pub(crate) fn run(doors: Option<&Doors>, work: impl FnOnce() -> Result<i32>) -> 
         ForkResult::Parent { child } => wait(child, &outcome),
         ForkResult::Child => {
             // Those of the processes that the library makes end up here as well.
-            let made = panics::caught(|| prepare(doors, way, parent).and_then(|()| work()));
+            let page = Arc::clone(&outcome);
+            panics::told_by(move |err| {
+                page.store_first(&err.to_string());
+                process::leave(0)
+            });
+            let made = prepare(doors, way, parent).and_then(|()| work());
             outcome.store_first(&match made {
                 Ok(pid) => format!("{MADE}{pid}"),
                 Err(err) => err.to_string(),

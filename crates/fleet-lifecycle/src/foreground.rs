@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Result};
 use crate::notify::Proxy;
+use crate::panics;
 use crate::pidfd::PidFd;
 use crate::sys::process::{adopt, set_window_size, window_size};
 
@@ -80,6 +81,10 @@ impl Relay {
             let mut raw = before.clone();
             cfmakeraw(&mut raw);
             let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &raw);
+            let before = before.clone();
+            panics::undone_by(move || {
+                let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &before);
+            });
         }
         let relay = Self { master, saved };
         relay.resize();

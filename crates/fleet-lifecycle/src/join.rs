@@ -130,19 +130,31 @@ impl Newcomer<'_> {
 
     /// The new process's whole life, up to the program.
     fn live(&mut self, first: impl FnOnce(&Self) -> Result<()>) -> ! {
-        let ended = panics::caught(|| {
-            first(self)?;
-            self.set_apart()?;
-            self.namespaces.enter()?;
-            self.tail.prepare()?;
-            self.tail.report.mark();
-            Err::<(), Error>(self.tail.run())
+        let report = Arc::clone(&self.tail.report);
+        panics::told_by(move |err| {
+            report.store_first(&err.to_string());
+            process::leave(1)
         });
-        match ended {
-            Ok(()) | Err(Error::Told(_)) => {}
-            Err(err) => self.tail.report.store_first(&err.to_string()),
+        match self.work(first) {
+            Error::Told(_) => {}
+            err => self.tail.report.store_first(&err.to_string()),
         }
         process::leave(1)
+    }
+
+    /// Returns only what failed.
+    fn work(&mut self, first: impl FnOnce(&Self) -> Result<()>) -> Error {
+        let ready = first(self)
+            .and_then(|()| self.set_apart())
+            .and_then(|()| self.namespaces.enter())
+            .and_then(|()| self.tail.prepare());
+        match ready {
+            Ok(()) => {
+                self.tail.report.mark();
+                self.tail.run()
+            }
+            Err(err) => err,
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use fleet_lifecycle::panics;
 use fleet_lifecycle::pause;
 use fleet_lifecycle::record::Container;
 use fleet_lifecycle::root::{Identity, StateRoot};
+use fleet_lifecycle::sys::process;
 use fleet_lifecycle::{Error, features};
 
 use crate::cli::{Command, Global, Verb};
@@ -105,20 +106,28 @@ pub(crate) fn run(command: Command) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let exec = matches!(verb, Verb::Exec(_));
-    match panics::caught(|| dispatch(&context, verb)) {
+    // As runc: 255 tells a failed exec from a command that returned 1.
+    let failed = if exec { 255 } else { 1 };
+    let log = context.log.clone();
+    panics::told_by(move |err| {
+        tell(&log, &err);
+        process::leave(failed.into())
+    });
+    match dispatch(&context, verb) {
         Ok(Done::Silent) => ExitCode::SUCCESS,
         Ok(Done::Text(text)) => output::print(&text),
         Ok(Done::Code(code)) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
         Err(err) => {
-            match &err {
-                Error::Told(text) => context.log.note_down(text),
-                _ => context
-                    .log
-                    .fatal(&fleet_lifecycle::error::advised(err.to_string())),
-            }
-            // As runc: 255 tells a failed exec from a command that returned 1.
-            ExitCode::from(if exec { 255 } else { 1 })
+            tell(&context.log, &err);
+            ExitCode::from(failed)
         }
+    }
+}
+
+fn tell(log: &Log, err: &Error) {
+    match err {
+        Error::Told(text) => log.note_down(text),
+        _ => log.fatal(&fleet_lifecycle::error::advised(err.to_string())),
     }
 }
 

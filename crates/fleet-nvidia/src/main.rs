@@ -11,8 +11,15 @@ mod output;
 
 use std::process::ExitCode;
 
+use fleet_lifecycle::panics;
+use fleet_lifecycle::sys::process;
+
 fn main() -> ExitCode {
-    fleet_lifecycle::panics::hold();
+    panics::hold();
+    panics::told_by(|err| {
+        log::Log::to_stderr().fatal(&err.to_string());
+        process::leave(1)
+    });
     let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if let Some(code) = commands::hookpoint::intercept(&args) {
         return code;
