@@ -51,6 +51,22 @@ fn create_start_delete() {
     assert_nothing_left(&bundle);
 }
 
+/// Many wait at once where an engine starts pods: each gives back what it has done with.
+#[test]
+fn a_process_that_waits_holds_little() {
+    let bundle = Bundle::new("true");
+    bundle.make("create", &[]).silent();
+    let pid = bundle.runtime.state(&bundle.id)["pid"].to_string();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = resident.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u32>().ok());
+    assert!(kib.expect("a number") < 3072 || !ours(), "{status}");
+    bundle.runtime.run(&["start", &bundle.id]).silent();
+    bundle.becomes("stopped");
+    bundle.runtime.run(&["delete", &bundle.id]).silent();
+    assert_nothing_left(&bundle);
+}
+
 #[test]
 fn exit_codes_of_run() {
     for (script, code) in [

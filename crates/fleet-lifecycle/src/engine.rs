@@ -22,6 +22,7 @@ use libcontainer::process::container_main_process::container_main_process;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::user_ns::UserNamespaceConfig;
 use libcontainer::workload::Executor;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -61,8 +62,10 @@ pub(crate) struct Launch<'a> {
 ///
 /// # Errors
 /// [`Error::Setup`] with the innermost cause that any of the processes involved reported.
-pub(crate) fn create(launch: Launch<'_>) -> Result<i32> {
+pub(crate) fn create(mut launch: Launch<'_>) -> Result<i32> {
     let spec = typed(&launch.view)?;
+    // The processes to come have no use for two copies of the same.
+    launch.view = Value::Null;
     // Only needed to hand hooks an OCI state; without hooks the library never looks at it.
     let container = Container::new(
         launch.id,
@@ -114,8 +117,7 @@ fn chain(err: &dyn std::error::Error) -> String {
 }
 
 fn typed(view: &Value) -> Result<Spec> {
-    serde_json::from_value(view.clone())
-        .map_err(|err| Error::Invalid(format!("the spec cannot be run: {err}")))
+    Spec::deserialize(view).map_err(|err| Error::Invalid(format!("the spec cannot be run: {err}")))
 }
 
 fn drive(

@@ -173,9 +173,10 @@ impl Tail {
         // An `exec` that is killed leaves no process without a program. Not before the identity was switched, which
         // would undo it (`man 2 PR_SET_PDEATHSIG`).
         match self.init {
-            Some(_) => Ok(()),
-            None => self.die_with_maker(),
+            Some(_) => process::shed_memory(),
+            None => self.die_with_maker()?,
         }
+        Ok(())
     }
 
     /// Before anything of the container's decides what is behind a path; a second time does nothing.

@@ -465,6 +465,46 @@ pub fn leave(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Lets go of what a process that only waits need not hold: freed memory, and the pages of its own program, which come
+/// back from the file as they are used.
+pub fn shed_memory() {
+    // SAFETY: the allocator gives back what nobody has.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+    // SAFETY: the callback is called during this call alone and has no data.
+    unsafe { libc::dl_iterate_phdr(Some(shed_program), std::ptr::null_mut()) };
+}
+
+/// The first object is the program itself; a value other than 0 asks for no more.
+extern "C" fn shed_program(
+    object: *mut libc::dl_phdr_info,
+    _: libc::size_t,
+    _: *mut libc::c_void,
+) -> libc::c_int {
+    const PAGE: u64 = 4096;
+    // SAFETY: the C library passes an object that is valid during the call.
+    let object = unsafe { &*object };
+    // SAFETY: as many headers as it says.
+    let headers =
+        unsafe { std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)) };
+    let unwritten = |header: &&libc::Elf64_Phdr| {
+        header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0
+    };
+    for header in headers.iter().filter(unwritten) {
+        let start = object.dlpi_addr + header.p_vaddr;
+        let (first, end) = (
+            start.next_multiple_of(PAGE),
+            (start + header.p_memsz) / PAGE * PAGE,
+        );
+        let length = usize::try_from(end.saturating_sub(first)).unwrap_or(0);
+        // SAFETY: whole pages of a mapping of the program's file that is never written: the kernel reads them again.
+        unsafe { libc::madvise(first as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+    }
+    1
+}
+
 /// Takes ownership of a descriptor that the caller was handed by number and has just checked to be open.
 #[must_use]
 pub fn adopt(fd: std::os::fd::RawFd) -> std::fs::File {
