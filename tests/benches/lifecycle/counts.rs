@@ -7,6 +7,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::bundles::Bundle;
 use crate::runtimes::{Runtime, must, run, text};
+use crate::steps;
 
 /// Tells a process of this program to run one command and to print its peak memory.
 pub(crate) const PEAK_OF: &str = "FLEET_BENCH_PEAK_OF";
@@ -29,10 +30,9 @@ pub(crate) fn system_calls(runtime: &Runtime, args: &[&str]) -> Option<u64> {
     total.split_whitespace().nth(3)?.parse().ok()
 }
 
-/// Instructions in user mode: by the processor's counter with all children, else by valgrind, which follows no clone that
-/// the C library does not make: then only for commands that start no process.
-pub(crate) fn instructions(runtime: &Runtime, args: &[&str], alone: bool) -> Option<u64> {
-    by_counter(runtime, args).or_else(|| alone.then(|| by_valgrind(runtime, args)).flatten())
+/// Instructions in user mode, children included: by the processor's counter, else counted one by one.
+pub(crate) fn instructions(runtime: &Runtime, args: &[&str]) -> Option<u64> {
+    by_counter(runtime, args).or_else(|| steps::instructions(&runtime.command(args)))
 }
 
 fn by_counter(runtime: &Runtime, args: &[&str]) -> Option<u64> {
@@ -53,21 +53,6 @@ fn by_counter(runtime: &Runtime, args: &[&str]) -> Option<u64> {
     let text = fs::read_to_string(&out).ok()?;
     let line = text.lines().find(|line| line.contains("instructions"))?;
     line.split(',').next()?.parse().ok()
-}
-
-fn by_valgrind(runtime: &Runtime, args: &[&str]) -> Option<u64> {
-    let log = runtime.root.with_extension("valgrind");
-    let mut command = vec![
-        "valgrind".to_owned(),
-        "--tool=callgrind".to_owned(),
-        "--callgrind-out-file=/dev/null".to_owned(),
-    ];
-    command.push(format!("--log-file={}", text(&log)));
-    command.extend(runtime.command(args));
-    run(&command, &runtime.root).0.then_some(())?;
-    let said = fs::read_to_string(&log).ok()?;
-    let line = said.lines().find(|line| line.contains("Collected :"))?;
-    line.rsplit(' ').next()?.parse().ok()
 }
 
 /// Peak memory of a command, in MiB, and of those it waited for (`ru_maxrss`). By a process of its own, since the figure

@@ -25,8 +25,9 @@ pause between them share that wait; on a machine that is not busy starting conta
 ";
 
 const COUNTS: &str = "\
-System calls are those of the command and of all that it starts, by `strace -f -c`. Instructions are in user mode, by the
-processor's counter where there is one (`perf stat`); otherwise by valgrind, and only for `state`, which starts no process.
+System calls are those of the command and of all that it starts, by `strace -f -c`. Instructions are those in user mode of the
+same, by the processor's counter where there is one (`perf stat`); otherwise each is stepped over and counted, which a program
+of several threads that wait for each other does not live to see the end of: those have no figure.
 Peak memory is `ru_maxrss`, libraries included.
 ";
 
@@ -44,8 +45,9 @@ pub(crate) fn write(place: &Path, runtimes: &[Runtime], findings: &Findings) {
 
 fn markdown(runtimes: &[Runtime], names: &[&str], findings: &Findings) -> String {
     let mut text = format!(
-        "# Benchmarks\n\n{METHOD}\n{}; load {}: above the number of processors, wall times are mostly others' work.\n\n",
+        "# Benchmarks\n\n{METHOD}\n{}; load in the minute before {}, in the last minute {}: above the number of processors, wall times are mostly\nothers' work.\n\n",
         machine::description(),
+        findings.load_before,
         machine::load()
     );
     let profile = env::var("FLEET_BENCH_PROFILE").unwrap_or_default();

@@ -17,10 +17,10 @@ pub(crate) fn narrow() {
     nix::sched::sched_setaffinity(own, &few).expect("set the affinity");
 }
 
-/// How busy it is: processes that would run, in the last fifteen minutes (`man 5 proc_loadavg`).
+/// How busy it is: processes that would run, in the last minute (`man 5 proc_loadavg`).
 pub(crate) fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').nth(2).unwrap_or("?").to_owned()
+    text.split(' ').next().unwrap_or("?").to_owned()
 }
 
 /// Processor, memory, kernel and cgroups in one sentence.

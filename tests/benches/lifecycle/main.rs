@@ -12,6 +12,7 @@ mod figures;
 mod machine;
 mod plot;
 mod runtimes;
+mod steps;
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,6 +31,8 @@ const PAUSES: [u64; 2] = [0, 40];
 
 /// All that was found out.
 pub(crate) struct Findings {
+    /// How busy the machine was before anything was measured.
+    pub(crate) load_before: String,
     pub(crate) rounds: usize,
     /// Wall and processor time of each call, for each pause.
     pub(crate) times: Vec<(u64, Vec<Row>)>,
@@ -51,6 +54,7 @@ fn main() {
         return counts::print_peak(&command);
     }
     machine::narrow();
+    let load_before = machine::load();
     let work = env::temp_dir().join(format!("fleet-bench-{}", std::process::id()));
     fs::create_dir_all(&work).expect("make the work directory");
     let runtimes = runtimes::all(&work);
@@ -72,6 +76,7 @@ fn main() {
         )
     });
     let findings = Findings {
+        load_before,
         rounds,
         times: times.into(),
         counts: counted(&runtimes, &cases, &work, &sleeper),
@@ -269,9 +274,7 @@ fn counted(
             on_a_running_one(runtime, &|| shown(counts::system_calls(runtime, args)))
         });
         add(&format!("instructions of {name}"), &|runtime| {
-            on_a_running_one(runtime, &|| {
-                shown(counts::instructions(runtime, args, name == "state"))
-            })
+            on_a_running_one(runtime, &|| shown(counts::instructions(runtime, args)))
         });
         add(&format!("peak memory of {name}"), &|runtime| {
             on_a_running_one(runtime, &|| mib(counts::peak(runtime, args)))
