@@ -26,9 +26,13 @@ all: build
 setup:
 	@tests/setup/packages.sh
 
-# Static: the runtime is started several times per container, and next to images whose libraries it must not load.
+# What is used in each call lies side by side in the release, whose names of functions tell their types for that.
+ORDERED = $(if $(filter release,$(PROFILE)), -C symbol-mangling-version=v0 -C linker=$(TOP)/packaging/linker/cc)
+
+# Static: the runtime is started several times per container, and next to images whose libraries it must not load. It
+# unwinds nothing, so that tables for that are but weight.
 build: setup
-	RUSTFLAGS="-C target-feature=+crt-static$(REMAP)" LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/$(ARCH)-linux-gnu \
+	RUSTFLAGS="-C target-feature=+crt-static -C force-unwind-tables=no$(ORDERED)$(REMAP)" LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/$(ARCH)-linux-gnu \
 		cargo build --locked --profile $(PROFILE) --target $(TRIPLE) -p fleet-nvidia
 	RUSTFLAGS="$(REMAP)" cargo build --locked --profile $(PROFILE) -p fleet-nvidia-ctl
 
@@ -148,6 +152,14 @@ conformance:
 
 bench: build tools images
 	RUNTIME_UNDER_TEST=$(OUT)/fleet-nvidia tests/bench.sh $(TOOLS) $(PROFILE)
+
+# Which functions each call uses, by which the release is linked: after changes in what a call does, not after each.
+.PHONY: hot
+hot: images
+	CARGO_PROFILE_RELEASE_STRIP=none $(MAKE) build
+	cargo bench --locked --profile fast -p fleet-tests --bench hot --no-run
+	RUNTIME_UNDER_TEST=$(OUT)/fleet-nvidia FLEET_HOT=$(TOP)/crates/fleet-nvidia/hot-functions \
+		tests/isolate --cgroup v1 cargo bench --locked --offline --profile fast -p fleet-tests --bench hot
 
 clean:
 	cargo clean

@@ -1,6 +1,6 @@
-//! A command and all that it starts, led through their programs one instruction at a time (`man 2 ptrace`,
-//! `PTRACE_SINGLESTEP`): to count the instructions where no counter of the processor is in reach, and to learn which of its
-//! functions a program uses. Exact, and some thousand times as slow as the command alone.
+//! Instructions of a command and of all that it starts, where no counter of the processor is in reach: each process is led
+//! through its program one instruction at a time (`man 2 ptrace`, `PTRACE_SINGLESTEP`). Exact, and some thousand times as
+//! slow as the command alone.
 
 use std::collections::HashMap;
 use std::process::{Command, Stdio};
@@ -19,32 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A shell that waits to be seized before it becomes the command.
 const WAITS: &str = "kill -STOP $$; exec \"$@\"";
 
-/// What is seen on the way.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Seen {
-    /// A process has a program, its own or that of the process that it was made by.
-    Program(Pid),
-    /// A process is at an instruction. Those that are repeated in place are one.
-    At(Pid, u64),
-}
-
 /// Instructions in user mode until the command ends, or nothing where that is in vain.
 pub(crate) fn instructions(command: &[String]) -> Option<u64> {
-    let mut count = 0;
-    let done = walk(command, PATIENCE, &mut |seen| {
-        if let Seen::At(..) = seen {
-            count += 1;
-        }
-    });
-    done.map(|()| count)
-}
-
-/// Leads a command to its end and tells of each step; nothing where it failed or took longer than `patience`.
-pub(crate) fn walk(
-    command: &[String],
-    patience: Duration,
-    visit: &mut dyn FnMut(Seen),
-) -> Option<()> {
     let own = Pid::from_raw(0);
     let all = sched_getaffinity(own).ok()?;
     // Each step is a change from one process to the other and back, which is quicker on one processor.
@@ -52,12 +28,12 @@ pub(crate) fn walk(
     one.set((0..CpuSet::count()).find(|cpu| all.is_set(*cpu).unwrap_or(false))?)
         .ok()?;
     sched_setaffinity(own, &one).ok()?;
-    let done = by_steps(command, patience, visit);
+    let counted = by_steps(command);
     sched_setaffinity(own, &all).ok()?;
-    done
+    counted
 }
 
-fn by_steps(command: &[String], patience: Duration, visit: &mut dyn FnMut(Seen)) -> Option<()> {
+fn by_steps(command: &[String]) -> Option<u64> {
     let mut shell = Command::new("sh");
     shell.args(["-c", WAITS, "sh"]).args(command);
     let child = shell
@@ -72,15 +48,15 @@ fn by_steps(command: &[String], patience: Duration, visit: &mut dyn FnMut(Seen))
         first,
         at: HashMap::new(),
         begun: false,
-        visit,
+        count: 0,
     };
-    let done = seize(first).ok().and_then(|()| steps.all(patience));
+    let counted = seize(first).ok().and_then(|()| steps.all());
     // Whatever it was, it has ended, or ends with what traces it.
     let _ = kill(first, Signal::SIGKILL);
     while waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG))
         .is_ok_and(|status| status != WaitStatus::StillAlive)
     {}
-    done
+    counted
 }
 
 fn seize(process: Pid) -> nix::Result<()> {
@@ -93,21 +69,23 @@ fn seize(process: Pid) -> nix::Result<()> {
     kill(process, Signal::SIGCONT)
 }
 
-struct Steps<'a> {
+struct Steps {
     first: Pid,
     /// Where each process is.
     at: HashMap<Pid, u64>,
     /// The shell has become the command.
     begun: bool,
-    visit: &'a mut dyn FnMut(Seen),
+    count: u64,
 }
 
-impl Steps<'_> {
-    fn all(&mut self, patience: Duration) -> Option<()> {
+impl Steps {
+    fn all(&mut self) -> Option<u64> {
         let begin = Instant::now();
         loop {
             match waitpid(None, Some(WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::Exited(process, 0)) if process == self.first => return Some(()),
+                Ok(WaitStatus::Exited(process, 0)) if process == self.first => {
+                    return Some(self.count);
+                }
                 Ok(WaitStatus::Exited(process, _) | WaitStatus::Signaled(process, ..)) => {
                     if process == self.first {
                         return None;
@@ -129,21 +107,18 @@ impl Steps<'_> {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(_) => return None,
             }
-            if begin.elapsed() > patience {
+            if begin.elapsed() > PATIENCE {
                 return None;
             }
         }
     }
 
-    /// Repeated string instructions stop at each repetition.
+    /// Repeated string instructions stop at each repetition and are one.
     fn step(&mut self, process: Pid) {
-        let here = address(process).unwrap_or(0);
-        match self.at.insert(process, here) {
-            None => (self.visit)(Seen::Program(process)),
-            Some(before) if before == here && here != 0 => return,
-            Some(_) => {}
+        let here = address(process);
+        if here.is_none() || self.at.insert(process, here.unwrap_or(0)) != here {
+            self.count += 1;
         }
-        (self.visit)(Seen::At(process, here));
     }
 
     /// A process that was killed meanwhile is heard of by the next wait. Until the command is executed, the shell runs freely.
