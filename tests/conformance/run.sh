@@ -43,7 +43,9 @@ one() {
 
 for suite in $suites; do
     cases=$results/${release:+$release-}$suite.cases
-    "$here/cases.sh" "$suite" "$sources" > "$cases"
+    # In one step: another run may be reading it.
+    "$here/cases.sh" "$suite" "$sources" > "$cases.$$"
+    mv "$cases.$$" "$cases"
     for view in $views; do
         for runtime in $runtimes; do
             # runc has neither --cgroup-manager nor --config, with which crun's suite begins every call.

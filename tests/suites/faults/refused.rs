@@ -131,7 +131,7 @@ fn ran(bundle: &Bundle) -> bool {
 }
 
 fn bundle() -> Bundle {
-    Bundle::new("echo x >> /ran; sleep 10000").set(
+    Bundle::new("echo x >> /ran; exec sleep 10000").set(
         "/linux/seccomp",
         json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}),
     )
@@ -235,12 +235,9 @@ fn exec_with_every_call_refused() {
     let bundle = bundle();
     bundle.make("create", &[]).silent();
     bundle.runtime.run(&["start", &bundle.id]).silent();
-    until("the program", || {
-        bundle
-            .runtime
-            .run(&["ps", &bundle.id])
-            .ok()
-            .contains(" sleep 10000")
+    until("the program in the shell's place", || {
+        let listed = bundle.runtime.run(&["ps", &bundle.id]).ok();
+        listed.contains(" sleep 10000") && !listed.contains("echo")
     });
     let census = Census::take();
     every_fault(
