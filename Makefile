@@ -1,7 +1,8 @@
 # make demo   a GPU container under Podman, on a simulated node where there is no driver
 # make test   everything that CI runs
 # make peers  the suites over crun and runc, to check the suites
-# make vm     Debian trixie with systemd and Podman 5 in a virtual machine, by software emulation: half an hour and more
+# make vm     Debian trixie with systemd and Podman 5 in a virtual machine, by software emulation: half an hour and more;
+#             FLEET_VM_CGROUP=v1 for its cases on cgroup v1
 # make conformance   the suites of crun and runc over this runtime and over both of them; SUITES="crun runc podman" for Podman's, too,
 #             RELEASE=trixie or RELEASE=sid for those of a newer Debian, over its own crun and runc,
 #             and RUNTIME_TOOLS=DIR SUITES=tools for the validation programs of runtime-tools

@@ -1,12 +1,15 @@
 #!/bin/bash
-# Inside the virtual machine, as root: cases.sh setup|before|after [CASE…]; node.sh holds more of them. Each case is a function that fails by its exit
-# status; the default runtime of every command is the one under test, the cgroup manager is Podman's default, systemd.
+# Inside the virtual machine, as root: cases.sh setup|before|after|v1 [CASE…]; node.sh and v1.sh hold more of them. Each
+# case is a function that fails by its exit status; the default runtime of every command is the one under test, the cgroup
+# manager is Podman's default, systemd.
 set -u
 here=/opt/fleet
+# Podman 5 says with every call that cgroup v1 is on its way out.
+export PODMAN_IGNORE_CGROUPSV1_WARNING=1
 run_dir=/run/fleet-cases
 # Programs are run from here, which /run does not allow.
 bundles=/var/lib/fleet-cases
-pod() { podman --runtime fleet-nvidia "$@"; }
+pod() { podman --runtime "${FLEET_VM_RUNTIME:-fleet-nvidia}" "$@"; }
 ann() { (cd / && runuser -u ann -- env -i PATH="$PATH" XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ann USER=ann "$@"); }
 apod() { ann podman --runtime fleet-nvidia "$@"; }
 unit_of() { echo "libpod-$(podman inspect --format '{{.Id}}' "$1").scope"; }
@@ -251,7 +254,7 @@ fleet_run() {
 }
 case_bare_runtime() {
     has "$(fleet_run bare)" "0::/"
-    same "$(systemctl list-units --all --no-legend 'fleet-nvidia-*')" ""
+    same "$(systemctl list-units --all --no-legend 'fleet-nvidia-*.scope')" ""
 }
 case_no_systemd_hint() {
     local dir=$bundles/hint out
@@ -394,7 +397,7 @@ case_nothing_left() {
     # What the cases before left is taken away by Podman; then nothing of the runtime may be there.
     remove_others
     local units dirs
-    units=$(systemctl list-units --all --no-legend 'libpod-*.scope' 'fleet-nvidia-*' | grep -v conmon | wc -l)
+    units=$(systemctl list-units --all --no-legend 'libpod-*.scope' 'fleet-nvidia-*.scope' | grep -v conmon | wc -l)
     same "$units" "$(podman ps -q | wc -l)" "number of scopes"
     dirs=$(find /sys/fs/cgroup -type d -name 'libpod-*.scope' ! -name '*conmon*' | wc -l)
     same "$dirs" "$(podman ps -q | wc -l)" "number of cgroups"
@@ -407,7 +410,7 @@ case_reboot_restarts() {
     isolated always
     pod start plain >/dev/null
     isolated plain
-    until_ok systemctl is-active gpu.service
+    (until_ok systemctl is-active gpu.service) || die "$(journalctl -b -q --no-pager -o cat -u gpu.service -u fleet-nvidia-cdi-refresh.service | tail -n 12)"
     until_ok podman exec systemd-gpu true
     isolated systemd-gpu
     until_ok sh -c 'cd / && runuser -u ann -- env -i PATH=$PATH HOME=/home/ann XDG_RUNTIME_DIR=/run/user/1000 podman ps --format "{{.Names}}" | grep -x systemd-mine'
@@ -415,12 +418,14 @@ case_reboot_restarts() {
 }
 
 . "$here/node.sh"
+. "$here/v1.sh"
 
 BEFORE="main_job scope daemon_reload device_isolation memory oom cpu cpuset pids update exec_logs_stop pause properties nested_cgroups
     pod cgroupfs bare_runtime bus_only no_systemd_hint quadlet generate_systemd apparmor selinux
     rootless rootless_oom rootless_ssh_session rootless_bare_runtime rootless_quadlet without_bus
     units_installed units_preset driver_loaded driver_files_changed driver_upgrade no_gpu_keeps_the_spec units_beside_the_toolkit
     audit_journal doctor containerd node_install keep_driver_for_reboot keep_for_reboot nothing_left"
+CGROUP_V1="v1_main_job v1_scope v1_devices v1_limits v1_memory v1_pause"
 AFTER="reboot_spec reboot_restarts package_removed"
 
 run_case() {
@@ -431,7 +436,7 @@ run_case() {
     case $code in
     0) echo "PASS $1 ($((SECONDS - started)) s)" ;;
     77) echo "SKIP $1: $(cat "$run_dir/skip")" ;;
-    *) echo "FAIL $1: $(tail -n 3 "$log" | tr '\n' ' ' | cut -c 1-600)" ;;
+    *) echo "FAIL $1: $(tail -n 12 "$log" | tr '\n' ' ' | cut -c 1-2000)" ;;
     esac
     [ "$1" = keep_for_reboot ] || remove_others
 }
@@ -441,6 +446,7 @@ verb=$1
 shift
 case $verb in
 setup) set -e; setup ;;
+v1) for name in ${*:-$CGROUP_V1}; do run_case "$name"; done ;;
 before) for name in ${*:-$BEFORE}; do run_case "$name"; done ;;
 after) for name in ${*:-$AFTER}; do run_case "$name"; done ;;
 esac

@@ -158,9 +158,17 @@ impl Cgroup {
         let all = hierarchy::of_leaf(self.version)?;
         let leaves: Leaves = all
             .into_iter()
+            .chain(self.beside_v1())
             .map(|h| (h.clone(), h.leaf(&self.path)))
             .collect();
         Ok(Arc::clone(self.found.0.get_or_init(|| leaves)))
+    }
+
+    /// The unit's cgroup in systemd's own cgroup2 on a hybrid machine, where systemd has made one.
+    fn beside_v1(&self) -> Option<Hierarchy> {
+        let systemds = self.driver == Driver::Systemd && self.version == Version::V1;
+        let beside = systemds.then(hierarchy::of_units)??;
+        beside.leaf(&self.path).is_dir().then_some(beside)
     }
 
     /// The directories of a cgroup that we made; `None` without one.

@@ -229,7 +229,12 @@ fn v1_mount_point(line: &str) -> Option<String> {
 /// Whether `/sys/fs/cgroup` is a cgroup2 file system.
 #[must_use]
 pub(crate) fn unified() -> bool {
-    nix::sys::statfs::statfs("/sys/fs/cgroup")
+    is_cgroup2(POINT)
+}
+
+/// Whether this is a cgroup2 file system.
+pub(crate) fn is_cgroup2(place: &str) -> bool {
+    nix::sys::statfs::statfs(place)
         .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC)
 }
 

@@ -11,6 +11,8 @@ use super::{CgroupError, Result, io_error};
 
 /// Where every engine and libcgroups expect the cgroup2 file system.
 const UNIFIED: &str = "/sys/fs/cgroup";
+/// Where systemd mounts a cgroup2 without controllers beside those of v1, to see by it which units are in use.
+const BESIDE_V1: &str = "/sys/fs/cgroup/unified";
 
 /// Interface version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +27,7 @@ pub(super) enum Version {
 /// One mounted hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hierarchy {
-    /// v1: controller names, or `name=systemd`. v2: empty.
+    /// v1: controller names, or `name=systemd`; one without a name is systemd's own cgroup2. v2: empty.
     pub(super) controllers: Vec<String>,
     mount: PathBuf,
     /// The cgroup that is mounted there; `/` but inside a container without a cgroup namespace.
@@ -36,6 +38,11 @@ impl Hierarchy {
     /// v2 has them all in one place.
     pub(super) fn has(&self, controller: &str) -> bool {
         self.controllers.is_empty() || self.controllers.iter().any(|c| c == controller)
+    }
+
+    /// Whether it is a cgroup2 beside those of v1, without controllers.
+    pub(super) fn is_beside_v1(&self) -> bool {
+        self.controllers.first().is_some_and(String::is_empty)
     }
 
     pub(super) fn leaf(&self, path: &str) -> PathBuf {
@@ -152,6 +159,16 @@ pub(super) fn of_leaf(version: Version) -> Result<Vec<Hierarchy>> {
         }]);
     }
     all(version)
+}
+
+/// The cgroup2 by which systemd follows its units on a hybrid machine: a unit without a process there ends, whatever
+/// the v1 hierarchies say.
+pub(super) fn of_units() -> Option<Hierarchy> {
+    crate::surroundings::is_cgroup2(BESIDE_V1).then(|| Hierarchy {
+        controllers: vec![String::new()],
+        mount: BESIDE_V1.into(),
+        root: "/".to_owned(),
+    })
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -294,6 +311,16 @@ mod tests {
         assert!(v2[0].has("memory"));
         assert_eq!(v2[0].leaf("/a/b"), Path::new("/sys/fs/cgroup/a/b"));
         assert_eq!(v2[0].place(OWN).as_deref(), Some("/docker/abc"));
+    }
+
+    #[test]
+    fn cgroup2_beside_v1() {
+        let beside = at(Path::new(BESIDE_V1), &[""]);
+        assert!(beside.is_beside_v1() && !beside.has("devices") && !beside.has("name=systemd"));
+        assert_eq!(beside.place(OWN).as_deref(), Some("/docker/abc"));
+        for other in [&[][..], &["memory"], &["name=systemd"]] {
+            assert!(!at(Path::new("/m"), other).is_beside_v1(), "{other:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(crate) struct Shown {
 }
 
 impl Cgroup {
-    /// All hierarchies that the container has a cgroup in.
+    /// All hierarchies of v1 that the container has a cgroup in.
     ///
     /// # Errors
     /// The file that cannot be read.
@@ -24,6 +24,7 @@ impl Cgroup {
         let leaves = self.owned()?.unwrap_or_default();
         Ok(leaves
             .iter()
+            .filter(|(hierarchy, _)| !hierarchy.is_beside_v1())
             .filter_map(|(hierarchy, _)| {
                 let directory = hierarchy.name()?.to_owned();
                 let parts = directory.split(',').map(str::to_owned);
