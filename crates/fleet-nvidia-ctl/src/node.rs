@@ -11,6 +11,7 @@ mod installation;
 mod place;
 mod reload;
 mod status;
+mod users;
 mod versions;
 
 use std::io::{self, Write};

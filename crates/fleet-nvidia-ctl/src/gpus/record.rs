@@ -18,6 +18,8 @@ use crate::files::Files;
 pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) status: &'static str,
+    /// Of its first process, as the machine counts.
+    pub(crate) pid: u64,
     pub(crate) created: String,
     pub(crate) labels: BTreeMap<String, String>,
     /// The plan it was injected by, in the form of `explain --json`.
@@ -139,6 +141,7 @@ fn read(files: &Files, dir: &Path) -> Result<Option<Record>, String> {
     Ok(Some(Record {
         id: text("id"),
         status: status(files, dir, &state),
+        pid: state.get("pid").and_then(Value::as_u64).unwrap_or(0),
         created: text("created"),
         labels: fleet_host::labels(&spec),
         plan: json("plan.json")?,

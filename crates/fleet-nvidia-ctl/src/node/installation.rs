@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use fleet_host::Env;
 use serde_json::{Value, json};
 
 use super::args::{Install, Restart};
@@ -12,6 +11,7 @@ use super::engines::{self, Entries, Entry};
 use super::place::{self, Place};
 use super::reload;
 use super::status::Status;
+use super::users::Users;
 use super::versions::{CURRENT, Versions};
 use super::{At, NodeError};
 use crate::CtlError;
@@ -275,7 +275,8 @@ impl Installation {
         self.versions.exchange()
     }
 
-    /// Takes everything away, unless containers need it.
+    /// Takes everything away, unless containers need it. What this program itself runs in needs it, too, until it ends:
+    /// the files of engines go, the programs stay.
     pub(super) fn uninstall(
         &self,
         restart: Restart,
@@ -283,18 +284,18 @@ impl Installation {
         out: &mut dyn Write,
         remarks: &mut dyn Write,
     ) -> Result<(), CtlError> {
-        let ids = self.containers();
-        match (ids.is_empty(), force) {
+        let users = Users::of(self.files());
+        match (users.others.is_empty(), force) {
             (true, _) => {}
             (false, true) => writeln!(
                 remarks,
                 "fleet-nvidia-ctl: left without their runtime: {}",
-                ids.join(" ")
+                users.others.join(" ")
             )?,
             (false, false) => {
                 return Err(NodeError::Asked(format!(
                     "containers still need the runtime: {}; hint: drain the node first, or `node uninstall --force`; nothing was removed",
-                    ids.join(" ")
+                    users.others.join(" ")
                 ))
                 .into());
             }
@@ -308,8 +309,11 @@ impl Installation {
                 self.entries.removal(entry)?.carry_out(self.files())?;
             }
         }
-        self.reload(restart, out)?;
         self.silence()?;
+        if users.own && !force {
+            return self.leave_to_own(out);
+        }
+        self.reload(restart, out)?;
         self.versions.clear()?;
         self.files().remove(&self.path(INSTALLED))?;
         self.place.give_up()?;
@@ -317,9 +321,23 @@ impl Installation {
         Ok(())
     }
 
-    fn containers(&self) -> Vec<String> {
-        let (records, _) = crate::gpus::record::all(self.files(), &[], &Env::default());
-        records.into_iter().map(|record| record.id).collect()
+    /// An engine that has forgotten the runtime, or does not find it, can neither stop nor remove the container that
+    /// this is said from.
+    fn leave_to_own(&self, out: &mut dyn Write) -> Result<(), CtlError> {
+        let rest = Self {
+            record: Record {
+                by: nonce(),
+                ..Record::default()
+            },
+            ..self.clone()
+        };
+        rest.write_record()?;
+        writeln!(
+            out,
+            "{} stays for now: this container itself is run from it; hint: once it is gone, restart the engine, and repeat `node uninstall` from elsewhere",
+            self.place.path.display()
+        )?;
+        Ok(())
     }
 
     pub(super) fn status(&self) -> Status {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use clap::Parser;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::Cli;
 use crate::{CtlError, Verdict};
@@ -334,6 +334,50 @@ fn containers_keep_it_where_it_is() {
         remarks.contains("left without their runtime: pod1"),
         "{remarks}"
     );
+    assert!(!node.path("/opt").exists());
+}
+
+/// The engine could neither stop nor remove the container that this is said from, nor its pod.
+#[test]
+fn its_own_container_keeps_the_program_and_nothing_else() {
+    let node = Node::new(&[("/usr/bin/crio", "")]);
+    node.fine(&["install"]);
+    let own = fs::read_link("/proc/self/ns/mnt").unwrap();
+    let elsewhere = Path::new("mnt:[1]");
+    let users = [
+        ("own", 77, own.as_path()),
+        ("pod", 78, elsewhere),
+        ("other", 79, elsewhere),
+    ];
+    for (id, pid, files) in users {
+        let state =
+            json!({"version": 1, "id": id, "pid": pid, "created": "", "cgroup": {"path": "/x"}});
+        let spec = json!({"annotations": {"io.kubernetes.cri-o.SandboxID": "pod"}});
+        node.write(
+            &format!("/run/fleet-nvidia/{id}/state.json"),
+            &state.to_string(),
+        );
+        node.write(
+            &format!("/run/fleet-nvidia/{id}/config.json"),
+            &spec.to_string(),
+        );
+        fs::create_dir_all(node.path(&format!("/proc/{pid}/ns"))).unwrap();
+        symlink(files, node.path(&format!("/proc/{pid}/ns/mnt"))).unwrap();
+    }
+    node.refused(
+        &["uninstall"],
+        &["containers still need the runtime: other; hint: "],
+    );
+    fs::remove_dir_all(node.path("/run/fleet-nvidia/other")).unwrap();
+    let (verdict, out, _) = node.run(&["uninstall"]);
+    assert_eq!(verdict.unwrap(), Verdict::Fine);
+    assert!(
+        out.contains("/opt/fleet-nvidia stays for now: this container itself is run from it"),
+        "{out}"
+    );
+    assert!(node.path(PROGRAM).exists() && !node.path(CRIO).exists());
+    fs::remove_dir_all(node.path("/run/fleet-nvidia")).unwrap();
+    node.fine(&["uninstall"]);
     assert!(!node.path("/opt").exists());
 }
 
