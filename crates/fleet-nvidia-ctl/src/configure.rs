@@ -237,9 +237,14 @@ impl Engine {
     }
 
     /// What makes the engine read its files again.
-    pub(crate) fn next_step(self, user: bool) -> &'static str {
+    pub(crate) fn next_step(self, user: bool, plan: &Plan) -> &'static str {
         match (self, user) {
             (Self::Podman, _) => "Podman reads it at its next command",
+            // It keeps no handler of a pod that names none: after its restart it asks the new default for what the old one
+            // made.
+            (Self::Crio, _) if plan.touches("default_runtime") => {
+                "next: drain the node, daemon sets included, then systemctl restart crio: under another default runtime pods without a RuntimeClass that run now could be neither stopped nor removed"
+            }
             // A reload shows a new handler in its status, and no pod can use it (cri-o#10202).
             (Self::Crio, _) => "next: systemctl restart crio; running containers go on",
             (Self::Containerd, false) => {
@@ -300,7 +305,7 @@ fn one(
     match (changes.is_empty(), args.dry_run) {
         (true, _) => writeln!(out, "nothing to do: {}", plan.state())?,
         (false, true) => writeln!(out, "nothing was written")?,
-        (false, false) => writeln!(out, "{}", args.engine.next_step(args.user))?,
+        (false, false) => writeln!(out, "{}", args.engine.next_step(args.user, &plan))?,
     }
     Ok(plan.works())
 }

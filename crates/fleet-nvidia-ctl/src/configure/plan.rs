@@ -74,6 +74,16 @@ impl Change {
 }
 
 impl Plan {
+    /// Whether a line that starts with this word comes, goes or becomes another one.
+    pub(crate) fn touches(&self, word: &str) -> bool {
+        fn line<'a>(text: Option<&'a str>, word: &str) -> Option<&'a str> {
+            text?.lines().find(|line| line.starts_with(word))
+        }
+        self.files.iter().any(|change| {
+            line(change.before.as_deref(), word) != line(change.after.as_deref(), word)
+        })
+    }
+
     pub(crate) fn new(removes: bool) -> Self {
         Self {
             removes,

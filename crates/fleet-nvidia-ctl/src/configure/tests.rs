@@ -361,6 +361,24 @@ fn crio_takes_the_monitor_of_its_default_handler() {
     assert!(!text.contains("default_runtime"), "{text}");
 }
 
+/// CRI-O would look for pods without a class in the state of the new default runtime.
+#[test]
+fn another_default_of_crio_wants_an_empty_node() {
+    let root = Root::new(&[]);
+    let drain = "next: drain the node, daemon sets included, then systemctl restart crio";
+    let lines = [
+        (&["crio"][..], false),
+        (&["crio", "--default"], true),
+        (&["crio", "--remove"], true),
+        (&["crio"], false),
+        (&["crio", "--remove"], false),
+    ];
+    for (args, wanted) in lines {
+        let out = root.fine(args);
+        assert_eq!(out.contains(drain), wanted, "{args:?}: {out}");
+    }
+}
+
 #[test]
 fn crio_files_of_the_same_handler_are_named() {
     let toolkit =

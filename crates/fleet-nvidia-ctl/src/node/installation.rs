@@ -249,7 +249,7 @@ impl Installation {
             writeln!(out, "{}", change.done())?;
         }
         if !changes.is_empty() && restart == Restart::None {
-            writeln!(out, "{}", entry.engine.next_step(false))?;
+            writeln!(out, "{}", entry.engine.next_step(false, plan))?;
         }
         Ok(())
     }
