@@ -44,6 +44,7 @@ images: setup
 	@tests/setup/images.sh $(TOP)/.state/images
 	@tests/setup/unpack.sh $(TOP)/.state/servers "usr/bin/redis-server usr/sbin/nats-server" redis-tools redis-server nats-server libjemalloc2 liblzf1 libatomic1
 # From Debian 13 on the client is a package of its own.
+	@tests/setup/criu.sh $(TOP)/.state/criu
 	@tests/setup/unpack.sh $(TOP)/.state/docker usr/sbin/dockerd docker.io 'docker-cli?'
 
 demo: build tools images
@@ -69,7 +70,7 @@ suites:
 		tests/isolate cargo test --locked --offline -p fleet-tests -- --test-threads=1
 	# Most nodes have cgroup v2 alone; here it may lack controllers, and what needs them is skipped by name.
 	RUNTIME_UNDER_TEST=$(TARGET_DIR)/$(TRIPLE)/fast/fleet-nvidia FLEET_STATE=$(TOP)/.state FLEET_SKIPPED=$(TOP)/.state/skipped \
-		tests/isolate --cgroup v2 cargo test --locked --offline -p fleet-tests --test lifecycle --test contract --test parity --test notify --test spec_rows --test annotations -- --test-threads=1
+		tests/isolate --cgroup v2 cargo test --locked --offline -p fleet-tests --test lifecycle --test contract --test parity --test notify --test spec_rows --test annotations --test checkpoint -- --test-threads=1
 	# crun refuses hybrid cgroups, so what runs through it is tested in the v1 view.
 	for peer in crun runc; do \
 		RUNTIME_UNDER_TEST=$(TARGET_DIR)/$(TRIPLE)/fast/fleet-nvidia FLEET_DELEGATE=$$peer FLEET_STATE=$(TOP)/.state FLEET_SKIPPED=$(TOP)/.state/skipped-$$peer \

@@ -10,6 +10,7 @@
 )]
 
 pub mod crio;
+pub mod criu;
 pub mod driver;
 pub mod engine;
 pub mod toolkit;

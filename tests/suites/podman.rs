@@ -10,6 +10,8 @@ use fleet_tests::{Output, path, run, skip, unique};
 
 #[path = "podman/ai_pod.rs"]
 mod ai_pod;
+#[path = "podman/checkpoint.rs"]
+mod checkpoint;
 #[path = "podman/gpus.rs"]
 mod gpus;
 #[path = "podman/rootless.rs"]
@@ -313,43 +315,6 @@ impl Drop for Pod<'_> {
     fn drop(&mut self) {
         drop(podman(&["pod", "rm", "-f", "-t", "0", self.0]));
     }
-}
-
-/// Podman asks the runtime first, and says itself that it cannot; the container goes on.
-#[test]
-fn checkpoint_and_restore_are_unsupported() {
-    if run(Command::new("criu").arg("--version")).code != 0 {
-        return skip(
-            "checkpoint_and_restore_are_unsupported",
-            "criu is not installed, and without it Podman does not ask the runtime",
-        );
-    }
-    let service = Service::new(&[], "fleet-busybox");
-    let pid = || podman(&["inspect", "-f", "{{.State.Pid}}", &service.0]).ok();
-    let before = pid();
-    let archive = format!("/run/{}.tar", service.0);
-    for options in [&[][..], &["--export", &archive], &["--leave-running"]] {
-        let out = podman(&[&["container", "checkpoint"], options, &[&service.0]].concat());
-        assert!(
-            out.code == 125
-                && out
-                    .stderr
-                    .contains("runtime does not support checkpoint/restore"),
-            "{out:#?}"
-        );
-    }
-    assert_eq!(
-        podman(&["inspect", "-f", "{{.State.Status}}", &service.0]).ok(),
-        "running\n"
-    );
-    assert_eq!(pid(), before);
-    drop(service.exec("true").ok());
-    drop(podman(&["stop", "-t", "0", &service.0]).ok());
-    let restored = podman(&["container", "restore", &service.0]);
-    assert!(
-        restored.code == 125 && !restored.stderr.trim().is_empty(),
-        "{restored:#?}"
-    );
 }
 
 /// Podman chooses the ids; the device nodes of the GPU must be usable all the same.

@@ -55,7 +55,10 @@ const REFUSED: [(&str, &str); 6] = [
         "run.oci.delegate-cgroup",
         "this runtime makes no cgroup below the container's; with a cgroup namespace the container can make them itself",
     ),
-    ("org.criu.config", "this runtime takes no checkpoints"),
+    (
+        "org.criu.config",
+        "it would configure CRIU, which runs as root, in the name of a container",
+    ),
 ];
 
 /// Refuses what is not done, before anything is made.

@@ -78,8 +78,25 @@ pub struct CreateRequest<'a> {
 ///
 /// # Errors
 /// What failed; nothing of the container is left.
-pub fn create(mut request: CreateRequest<'_>) -> Result<Container> {
+pub fn create(request: CreateRequest<'_>) -> Result<Container> {
     spec::check(&request.spec)?;
+    make(request, |request, rootfs, container| {
+        // After the spec was stored: a later process of the container has no part in it.
+        if let Some(manager) = &request.service_manager {
+            manager.offer(&container.dir, &mut request.spec)?;
+        }
+        build(request, rootfs, container)
+    })
+}
+
+/// Prepares all that a container's processes are to meet, and has `bring` make them.
+///
+/// # Errors
+/// What failed; nothing of the container is left.
+pub(crate) fn make(
+    mut request: CreateRequest<'_>,
+    bring: impl FnOnce(&mut CreateRequest<'_>, &Path, &mut Container) -> Result<()>,
+) -> Result<Container> {
     sysctl::check(&request.spec)?;
     check_terminal(&request)?;
     let rootfs = spec::rootfs(&request.spec, request.bundle)?;
@@ -119,11 +136,7 @@ pub fn create(mut request: CreateRequest<'_>) -> Result<Container> {
         if let Some(plan) = &request.plan {
             container.save_plan(plan)?;
         }
-        // After the spec was stored: a later process of the container has no part in it.
-        if let Some(manager) = &request.service_manager {
-            manager.offer(&container.dir, &mut request.spec)?;
-        }
-        build(&request, &rootfs, &mut container)
+        bring(&mut request, &rootfs, &mut container)
     });
     match made {
         Ok(()) => Ok(container),
@@ -188,6 +201,18 @@ fn account(request: &CreateRequest<'_>, group: &mut Cgroup) -> Result<Option<cgr
 
 /// Making a container takes a few processes of ours in its cgroup.
 const PROCESSES_TO_START: i64 = 16;
+
+/// The limits that wait until the processes are there.
+///
+/// # Errors
+/// As [`Cgroup::update`].
+pub(crate) fn limit_last(request: &CreateRequest<'_>, group: &Cgroup) -> Result<()> {
+    let (_, last) = in_turn(request.spec.pointer("/linux/resources"));
+    if group.writable() && last.as_object().is_some_and(|all| !all.is_empty()) {
+        group.update(&last)?;
+    }
+    Ok(())
+}
 
 /// Limits that hold from the start, and one of the number of processes that is too low for making the container.
 fn in_turn(resources: Option<&Value>) -> (Value, Value) {
@@ -265,6 +290,16 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
         },
     )?;
     drop(report);
+    remember(container, pid)?;
+    leash.map_or(Ok(()), Leash::let_go)?;
+    request
+        .pid_file
+        .as_deref()
+        .map_or(Ok(()), |path| write_pid(path, pid))
+}
+
+/// Writes down who the first process is.
+pub(crate) fn remember(container: &mut Container, pid: i32) -> Result<()> {
     container.record.pid = pid;
     container.record.cgroup.hold(pid)?;
     if let Some(class) = &container.record.rdt {
@@ -272,12 +307,7 @@ fn build(request: &CreateRequest<'_>, rootfs: &Path, container: &mut Container) 
     }
     container.record.start_time =
         pidfd::start_time(pid).op(|| format!("read the start time of process {pid}"))?;
-    container.save()?;
-    leash.map_or(Ok(()), Leash::let_go)?;
-    request
-        .pid_file
-        .as_deref()
-        .map_or(Ok(()), |path| write_pid(path, pid))
+    container.save()
 }
 
 /// Makes the first process, which then waits.
@@ -339,10 +369,7 @@ fn launch(
             tail: Rc::new(tail),
         })
     })?;
-    let (_, last) = in_turn(request.spec.pointer("/linux/resources"));
-    if group.writable() && last.as_object().is_some_and(|all| !all.is_empty()) {
-        group.update(&last)?;
-    }
+    limit_last(request, group)?;
     Ok(pid)
 }
 

@@ -141,7 +141,7 @@ pub fn features() -> Value {
         "annotations": {
             "io.github.seccomp.libseccomp.version": libseccomp_version(),
             "io.github.fleet-nvidia.version": env!("CARGO_PKG_VERSION"),
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
         "potentiallyUnsafeConfigAnnotations": ["cdi.k8s.io/", "org.systemd.property.", "run.oci."],
     })
@@ -221,7 +221,7 @@ mod tests {
     fn nothing_it_does_not_do() {
         let doc = features();
         let checkpoint = &doc["annotations"]["org.opencontainers.runc.checkpoint.enabled"];
-        assert_eq!(checkpoint, "false");
+        assert_eq!(checkpoint, "true");
         assert_eq!(doc["linux"]["cgroup"]["systemd"], true);
     }
 }

@@ -68,6 +68,9 @@ pub struct Record {
     /// Kept for the caller, who writes down what becomes of the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Value>,
+    /// What its standard streams were, in the words of [`crate::criu`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stdio: Vec<String>,
     /// Where its processes have their shares of cache and memory bandwidth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rdt: Option<Class>,
@@ -111,6 +114,7 @@ impl Record {
             cgroup,
             audit,
             rdt: None,
+            stdio: crate::criu::stdio("self"),
             delegate: None,
         }
     }

@@ -40,7 +40,7 @@ const CONTROLLERS: [&str; 12] = [
 pub(crate) const HIDDEN_CGROUP: &str = "/hidden";
 
 /// Where every engine and the library expect cgroups.
-const POINT: &str = "/sys/fs/cgroup";
+pub(crate) const POINT: &str = "/sys/fs/cgroup";
 
 /// Hides `/sys/fs/cgroup` in a private mount namespace.
 ///

@@ -102,19 +102,10 @@ pub(crate) enum Verb {
     Spec(Spec),
     /// Do the work of an NVIDIA hook for a container of another runtime
     Hook(Hook),
-    /// Refused, `--help` as well: Podman and CRI-O ask for the help to learn whether they may checkpoint
-    #[command(hide = true, disable_help_flag = true)]
-    Checkpoint(Refused),
-    /// Refused, as `checkpoint`
-    #[command(hide = true, disable_help_flag = true)]
-    Restore(Refused),
-}
-
-/// Arguments of a verb that is refused, whatever they are.
-#[derive(Args, Debug)]
-pub(crate) struct Refused {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) args: Vec<String>,
+    /// Save the processes of a container, with CRIU
+    Checkpoint(Checkpoint),
+    /// Revive the processes of a container from a checkpoint, with CRIU
+    Restore(Restore),
 }
 
 #[derive(Args, Debug)]
@@ -375,6 +366,100 @@ pub(crate) struct Spec {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Checkpoint {
+    #[command(flatten)]
+    pub(crate) saved: Saved,
+    /// Earlier checkpoint, relative to the image directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) parent_path: Option<String>,
+    /// Save memory only, ahead of the checkpoint; the container runs on
+    #[arg(long)]
+    pub(crate) pre_dump: bool,
+    /// Let the container run on
+    #[arg(long, short = 'R')]
+    pub(crate) leave_running: bool,
+    /// Leave half-open TCP connections out
+    #[arg(long)]
+    pub(crate) tcp_skip_in_flight: bool,
+    /// Save files that are open and have no name any more
+    #[arg(long)]
+    pub(crate) link_remap: bool,
+    #[command(flatten)]
+    pub(crate) refused: Refused,
+    /// Container id
+    pub(crate) id: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    pub(crate) common: Making,
+    #[command(flatten)]
+    pub(crate) saved: Saved,
+    /// Do not wait for the container
+    #[arg(long, short = 'd')]
+    pub(crate) detach: bool,
+    /// Close saved TCP connections
+    #[arg(long)]
+    pub(crate) tcp_close: bool,
+    /// Accepted for compatibility
+    #[arg(long)]
+    pub(crate) no_subreaper: bool,
+    #[command(flatten)]
+    pub(crate) refused: Refused,
+    /// Container id
+    pub(crate) id: String,
+}
+
+/// Options shared by `checkpoint` and `restore`.
+#[derive(Args, Debug)]
+pub(crate) struct Saved {
+    /// Directory of the images
+    #[arg(long, value_name = "DIR", default_value = "checkpoint")]
+    pub(crate) image_path: PathBuf,
+    /// Directory of CRIU's log (default: that of the images)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work_path: Option<PathBuf>,
+    /// Established TCP connections, too
+    #[arg(long)]
+    pub(crate) tcp_established: bool,
+    /// File locks, too
+    #[arg(long)]
+    pub(crate) file_locks: bool,
+    /// Unix sockets whose other end is outside
+    #[arg(long)]
+    pub(crate) ext_unix_sk: bool,
+    /// A job that was started from a shell outside
+    #[arg(long)]
+    pub(crate) shell_job: bool,
+    /// Remove memory from an earlier checkpoint that this one has as well
+    #[arg(long)]
+    pub(crate) auto_dedup: bool,
+    /// Accepted for compatibility: CRIU leaves cgroups to the runtime
+    #[arg(long, value_name = "MODE", hide = true)]
+    pub(crate) manage_cgroups_mode: Option<String>,
+}
+
+/// Options of other runtimes that are refused by name, with or without a value.
+#[derive(Args, Debug)]
+pub(crate) struct Refused {
+    #[arg(long, hide = true)]
+    pub(crate) lazy_pages: bool,
+    #[arg(long, hide = true, num_args = 0..=1)]
+    pub(crate) status_fd: Option<Option<String>>,
+    #[arg(long, hide = true, num_args = 0..=1)]
+    pub(crate) page_server: Option<Option<String>>,
+    #[arg(long, hide = true, num_args = 0..=1)]
+    pub(crate) empty_ns: Option<Option<String>>,
+    #[arg(long, hide = true, num_args = 0..=1)]
+    pub(crate) network_lock: Option<Option<String>>,
+    #[arg(long, hide = true, num_args = 0..=1)]
+    pub(crate) lsm_profile: Option<Option<String>>,
+    #[arg(long, hide = true, num_args = 0..=1)]
+    pub(crate) lsm_mount_context: Option<Option<String>>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Hook {
     /// `precreate`, or a hook of `nvidia-cdi-hook` and its arguments; the container's state is read from stdin
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -382,7 +467,13 @@ pub(crate) struct Hook {
 }
 
 /// Reads the arguments, the program's name included.
-pub(crate) fn parse(args: Vec<OsString>) -> Parsed {
+pub(crate) fn parse(mut args: Vec<OsString>) -> Parsed {
+    // containerd writes it with one dash, of `restore`.
+    for arg in &mut args {
+        if arg == "-no-subreaper" {
+            *arg = "--no-subreaper".into();
+        }
+    }
     match Command::try_parse_from(args) {
         Ok(command) => Parsed::Run(Box::new(command)),
         Err(err)
@@ -449,7 +540,10 @@ mod tests {
             "fleet-nvidia --config /x hook precreate",
             "fleet-nvidia hook --debug create-symlinks --link a::/b",
             "fleet-nvidia checkpoint --file-locks --image-path /i --work-path=/w --leave-running id",
-            "fleet-nvidia restore --lsm-mount-context",
+            "fleet-nvidia checkpoint --image-path /i --work-path /b --leave-running --tcp-established --pre-dump --parent-path ../pre-checkpoint id",
+            "fleet-nvidia restore --bundle /b --pid-file /p --detach --image-path /i --work-path /b --tcp-established --file-locks --console-socket /s id",
+            "fleet-nvidia restore --image-path /i --work-path /w --detach --pid-file /p --no-pivot -no-subreaper --bundle /b id",
+            "fleet-nvidia restore --lsm-profile=selinux:x --lsm-mount-context=y id",
             "fleet-nvidia --version",
         ] {
             command(line);
@@ -472,13 +566,18 @@ mod tests {
         assert!(exec.tty);
     }
 
+    /// Podman and CRI-O take the help for a sign that they may checkpoint, and the second for one that pods can be
+    /// restored, which needs labels.
     #[test]
-    fn the_help_of_checkpoint_is_refused_as_it_is() {
-        for line in ["fleet-nvidia checkpoint --help", "fleet-nvidia restore -h"] {
-            assert!(matches!(
-                command(line).verb,
-                Some(Verb::Checkpoint(_) | Verb::Restore(_))
-            ));
+    fn what_engines_ask_to_learn_what_is_supported() {
+        let parsed = |line: &str| parse(line.split_whitespace().map(OsString::from).collect());
+        assert!(matches!(
+            parsed("fleet-nvidia checkpoint --help"),
+            Parsed::Text(_)
+        ));
+        match parsed("fleet-nvidia restore --lsm-mount-context") {
+            Parsed::Usage(text) => assert!(!text.contains("an argument"), "{text}"),
+            _ => panic!("an id is needed"),
         }
     }
 

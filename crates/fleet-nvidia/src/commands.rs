@@ -14,6 +14,7 @@ mod kill;
 mod list;
 mod matching;
 mod ps;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -149,7 +150,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Done, Error> {
         Verb::Features => Ok(Done::Text(format!("{:#}\n", features::features()))),
         Verb::Spec(args) => spec::spec(&args),
         Verb::Hook(args) => hook::hook(context, &args.args),
-        Verb::Checkpoint(_) => Err(checkpoint::refusal("checkpoint")),
-        Verb::Restore(_) => Err(checkpoint::refusal("restore")),
+        Verb::Checkpoint(args) => checkpoint::checkpoint(context, &args),
+        Verb::Restore(args) => restore::restore(context, &args),
     }
 }

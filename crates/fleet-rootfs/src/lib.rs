@@ -32,6 +32,7 @@ pub use hook::{
     HookArgsError, HookProgram, NO_MEMORY_LIMITS, STATE_FLAGS, asks_for_memory_limits, hook_args,
     recognise,
 };
+pub use params::covered_parameters;
 use root::Root;
 
 /// One change inside a container's root file system, done by our own code in place of a hook program.

@@ -38,6 +38,15 @@ pub(crate) fn disable(root: &Root<'_>, done: &mut Applied) -> Result<(), ApplyEr
     covered.map_err(|err| ApplyError::io("cover", PATH, &err))
 }
 
+/// The parameters of this host's driver as a container reads them: with the setting off.
+///
+/// # Errors
+/// When the driver has none, or they cannot be read.
+pub fn covered_parameters() -> io::Result<String> {
+    let text = std::fs::read_to_string(PATH)?;
+    Ok(changed(&text).unwrap_or(text))
+}
+
 /// The text with the setting off, or nothing when it is off already.
 fn changed(text: &str) -> Option<String> {
     const ON: &str = "ModifyDeviceFiles: 1";

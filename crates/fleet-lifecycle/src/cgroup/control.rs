@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -173,6 +173,16 @@ impl Cgroup {
             Some(freezer) => freezer.is_frozen(),
             None => Ok(false),
         }
+    }
+
+    /// The directory whose files stop the container's processes; `None` on a machine without a freezer.
+    ///
+    /// # Errors
+    /// A mount table that cannot be read.
+    pub(crate) fn freezer_directory(&self) -> Result<Option<PathBuf>> {
+        let leaves = self.owned()?.unwrap_or_default();
+        let found = leaves.iter().find(|(h, _)| h.has("freezer"));
+        Ok(found.map(|(_, leaf)| leaf.clone()))
     }
 
     /// Removes the cgroup with all below it, once its processes are gone. A gone one is no error.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::hierarchy::Version;
 use super::{Cgroup, Result};
 
 /// One hierarchy below a container's cgroup mount.
@@ -37,5 +38,19 @@ impl Cgroup {
                 })
             })
             .collect())
+    }
+
+    /// The container's directory in the hierarchy of these controllers, as [`Shown::data`] names them; on v2 in the
+    /// one that there is, whose name is empty.
+    ///
+    /// # Errors
+    /// As [`Cgroup::shown`].
+    pub(crate) fn leaf_of(&self, data: &str) -> Result<Option<PathBuf>> {
+        let leaves = self.owned()?.unwrap_or_default();
+        let found = leaves.iter().find(|(hierarchy, _)| match self.version {
+            Version::V1 => hierarchy.name().is_some() && hierarchy.controllers.join(",") == data,
+            Version::V2 => data.is_empty(),
+        });
+        Ok(found.map(|(_, leaf)| leaf.clone()))
     }
 }

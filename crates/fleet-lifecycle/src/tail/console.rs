@@ -60,28 +60,26 @@ impl Console {
             let tree = clone_object(slave.as_fd()).op(|| "bind the terminal on /dev/console")?;
             attach_tree(tree.as_fd(), target.as_fd()).op(|| "bind the terminal on /dev/console")?;
         }
-        self.send(&master)?;
+        send(&self.socket, &master)?;
         set_controlling_terminal(slave.as_fd()).op(|| "take the controlling terminal")?;
         for fd in 0..=2 {
             dup2(slave.as_raw_fd(), fd).op(|| "make the terminal stdio")?;
         }
         Ok(())
     }
+}
 
-    fn send(&self, master: &OwnedFd) -> Result<()> {
-        let fds = [master.as_raw_fd()];
-        let text = [IoSlice::new(b"/dev/ptmx")];
-        let rights = [ControlMessage::ScmRights(&fds)];
-        sendmsg::<()>(
-            self.socket.as_raw_fd(),
-            &text,
-            &rights,
-            MsgFlags::empty(),
-            None,
-        )
+/// Sends a terminal's master to who waits for it.
+///
+/// # Errors
+/// As `man 2 sendmsg`.
+pub(crate) fn send(socket: &OwnedFd, master: &OwnedFd) -> Result<()> {
+    let fds = [master.as_raw_fd()];
+    let text = [IoSlice::new(b"/dev/ptmx")];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(socket.as_raw_fd(), &text, &rights, MsgFlags::empty(), None)
         .map(drop)
         .op(|| "send the terminal over the console socket")
-    }
 }
 
 /// The image must not slip us another device (CVE-2025-52565): only a real ptmx is accepted.

@@ -83,15 +83,17 @@ pub(super) fn make(
             foreground::console_pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?
         }
     };
-    let container = make_ourselves(context, args, id, theirs)?;
+    let container = make_ourselves(context, args, id, theirs, fleet_lifecycle::create::create)?;
     Ok((container, ours))
 }
 
-fn make_ourselves(
+/// Has `bring` make the container of a bundle, with the devices that it is to have; shared with `restore`.
+pub(super) fn make_ourselves(
     context: &Context,
     args: &Making,
     id: &str,
     console: Option<OwnedFd>,
+    bring: impl FnOnce(CreateRequest<'_>) -> Result<Container, Error>,
 ) -> Result<Container, Error> {
     let pidfd = pidfd_socket(args.pidfd_socket.as_deref())?;
     let bundle = bundle(&args.bundle)?;
@@ -107,7 +109,7 @@ fn make_ourselves(
     let hook_environment = hooks::own_environment();
     let preserve_fds = kept(args.preserve_fds);
     process::clear_environment();
-    let container = fleet_lifecycle::create::create(CreateRequest {
+    let container = bring(CreateRequest {
         root: &context.root,
         who: &context.who,
         id,
