@@ -69,7 +69,7 @@ suites:
 		FLEET_STATE=$(TOP)/.state FLEET_SKIPPED=$(TOP)/.state/skipped \
 		tests/isolate cargo test --locked --offline -p fleet-tests -- --test-threads=1
 	# Most nodes have cgroup v2 alone; here it may lack controllers, and what needs them is skipped by name.
-	RUNTIME_UNDER_TEST=$(TARGET_DIR)/$(TRIPLE)/fast/fleet-nvidia FLEET_STATE=$(TOP)/.state FLEET_SKIPPED=$(TOP)/.state/skipped \
+	RUNTIME_UNDER_TEST=$(TARGET_DIR)/$(TRIPLE)/fast/fleet-nvidia FLEET_PROGRAMS=$(TARGET_DIR)/fast FLEET_STATE=$(TOP)/.state FLEET_SKIPPED=$(TOP)/.state/skipped \
 		tests/isolate --cgroup v2 cargo test --locked --offline -p fleet-tests --test lifecycle --test contract --test parity --test notify --test spec_rows --test annotations --test checkpoint -- --test-threads=1
 	# crun refuses hybrid cgroups, so what runs through it is tested in the v1 view.
 	for peer in crun runc; do \
