@@ -125,7 +125,7 @@ pub(crate) struct Create {
     pub(crate) id: String,
 }
 
-/// Options shared by `create` and `run`.
+// Options shared by `create`, `run` and `restore`; a doc comment would become the verb's.
 #[derive(Args, Debug)]
 pub(crate) struct Making {
     /// Bundle directory
@@ -411,7 +411,7 @@ pub(crate) struct Restore {
     pub(crate) id: String,
 }
 
-/// Options shared by `checkpoint` and `restore`.
+// Options shared by `checkpoint` and `restore`; a doc comment would become the verb's.
 #[derive(Args, Debug)]
 pub(crate) struct Saved {
     /// Directory of the images
@@ -440,7 +440,7 @@ pub(crate) struct Saved {
     pub(crate) manage_cgroups_mode: Option<String>,
 }
 
-/// Options of other runtimes that are refused by name, with or without a value.
+// Options of other runtimes that are refused by name, with or without a value; a doc comment would become the verb's, too.
 #[derive(Args, Debug)]
 pub(crate) struct Refused {
     #[arg(long, hide = true)]
@@ -579,6 +579,25 @@ mod tests {
             Parsed::Usage(text) => assert!(!text.contains("an argument"), "{text}"),
             _ => panic!("an id is needed"),
         }
+    }
+
+    #[test]
+    fn the_help_of_a_verb_begins_with_what_it_does() {
+        let parsed = |line: &str| parse(line.split_whitespace().map(OsString::from).collect());
+        let Parsed::Text(all) = parsed("fleet-nvidia --help") else {
+            panic!("no help");
+        };
+        let verbs = all.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let mut count = 0;
+        for line in verbs.take_while(|line| !line.is_empty()) {
+            let (verb, what) = line.trim().split_once(' ').unwrap();
+            match parsed(&format!("fleet-nvidia {verb} --help")) {
+                Parsed::Text(help) => assert_eq!(help.lines().next(), Some(what.trim()), "{verb}"),
+                _ => panic!("{verb} has no help"),
+            }
+            count += 1;
+        }
+        assert!(count > 15, "{all}");
     }
 
     #[test]

@@ -396,6 +396,11 @@ fn criu_that_is_missing_or_does_not_do() {
     // The help is what engines look at; whether there is a CRIU they find out themselves.
     let help = saved.bundle.runtime.run(&["checkpoint", "--help"]).ok();
     assert!(help.contains("--image-path"), "{help}");
+    let help = saved.bundle.runtime.run(&["restore", "--help"]).ok();
+    assert!(
+        help.starts_with("Revive the processes of a container"),
+        "{help}"
+    );
     let features = value(&saved.bundle.runtime.run(&["features"]).ok());
     assert_eq!(
         features["annotations"]["org.opencontainers.runc.checkpoint.enabled"],
