@@ -1,7 +1,8 @@
 # CycloneDX 1.5 from `cargo metadata`, limited to what is linked. Times and order come from the source alone.
 def lines: split("\n") | map(select(. != ""));
 def expression: (. // "NOASSERTION") | gsub(" */ *"; " OR ");
-def reference: "pkg:cargo/\(.name)@\(.version)";
+# What comes from no registry is our own, whatever it stands in for: known faults of that one are not its.
+def reference: if .source then "pkg:cargo/\(.name)@\(.version)" else "pkg:generic/fleet-nvidia/\(.name)@\(.version)" end;
 
 ($linked | lines | map(split(" ") | {key: "\(.[0]) \(.[1])", value: true}) | from_entries) as $used
 | ($checksums | lines | map(split(" ") | {key: "\(.[0]) \(.[1])", value: .[2]}) | from_entries) as $sums
@@ -27,7 +28,7 @@ def reference: "pkg:cargo/\(.name)@\(.version)";
       + $libraries
     ),
     dependencies: (
-      [{ref: "fleet-nvidia", dependsOn: (["fleet-nvidia", "fleet-nvidia-ctl"] | map("pkg:cargo/\(.)@\($version)"))}]
+      [{ref: "fleet-nvidia", dependsOn: (["fleet-nvidia", "fleet-nvidia-ctl"] | map("pkg:generic/fleet-nvidia/\(.)@\($version)"))}]
       + ([$all.resolve.nodes[] | select($references[.id]) | {
           ref: $references[.id],
           dependsOn: ([.deps[] | select(any(.dep_kinds[]; .kind == null)) | $references[.pkg] | select(.)] | unique)

@@ -9,25 +9,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ "$(cat "$into/ready" 2>/dev/null)" != "$into" ] || exit 0
 "$here/../setup/packages.sh" patchelf
 
-# An apt configuration of its own, for which nothing is installed, so that what it resolves is complete.
-mkdir -p "$apt/parts" "$apt/lists/partial" "$apt/cache/archives/partial"
-: > "$apt/sources.list"
-: > "$apt/status"
-mirror=$(awk '/^(URIs:|deb )/ { for (i = 1; i <= NF; i++) if ($i ~ /^https?:.*\/debian\/?$/) { print $i; exit } }' \
-    /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true)
-cat > "$apt/parts/release.sources" <<S
-Types: deb deb-src
-URIs: ${mirror:-http://deb.debian.org/debian}
-Suites: $release
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-S
-options=(-q -o "Dir::Etc::sourcelist=$apt/sources.list" -o "Dir::Etc::sourceparts=$apt/parts" -o "Dir::State::lists=$apt/lists"
-    -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root)
-ls "$apt/lists"/*Sources* >/dev/null 2>&1 || apt-get "${options[@]}" update >/dev/null
+. "$here/../setup/apt.sh"
+APT_SOURCES=yes apt_for "$apt" "$release" main
+export APT_CONFIG=$apt/apt.conf
+ls "$apt/lists"/*Sources* >/dev/null 2>&1 || apt-get -q update >/dev/null
 
 echo "fetching crun and runc of $release"
-apt-get "${options[@]}" -qq install --yes --download-only --no-install-recommends crun runc >/dev/null
+apt-get -qq install --yes --download-only crun runc >/dev/null
 rm -rf "$into/root" && mkdir -p "$into/root" "$into/bin" "$into/lib"
 for deb in "$apt"/cache/archives/*.deb; do dpkg-deb -x "$deb" "$into/root"; done
 find "$into/root" -path "*/$(uname -m)-linux-gnu/*.so*" ! -path '*/gconv/*' -exec cp -P {} "$into/lib/" \;
@@ -40,11 +28,11 @@ for program in crun runc; do
 done
 
 for name in crun runc; do
-    version=$(apt-cache "${options[@]}" show "$name" | awk '/^Version:/ { version = $2 } /^Source:.*\(/ { version = $3; gsub(/[()]/, "", version) } END { print version }')
+    version=$(apt-cache show "$name" | awk '/^Version:/ { version = $2 } /^Source:.*\(/ { version = $3; gsub(/[()]/, "", version) } END { print version }')
     upstream=${version#*:} upstream=${upstream%-*}
     archive=$(find "$apt" -maxdepth 1 -name "${name}_$upstream.orig.tar.*" ! -name '*.asc' | head -1)
     if [ -z "$archive" ]; then
-        (cd "$apt" && apt-get "${options[@]}" source --download-only --tar-only "$name=$version" >/dev/null)
+        (cd "$apt" && apt-get source --download-only --tar-only "$name=$version" >/dev/null)
         archive=$(find "$apt" -maxdepth 1 -name "${name}_$upstream.orig.tar.*" ! -name '*.asc' | head -1)
     fi
     rm -rf "${into:?}/$name" && mkdir "$into/$name"
@@ -55,12 +43,12 @@ ln -sfn "$dir/include" "$into/include"
 gcc -static -I "$dir/include" -o "$into/crun-init" "$into/crun/tests/init.c"
 
 # runc's helper programs want the Go and the libraries of their time.
-go=$(apt-cache "${options[@]}" depends golang-go | awk '/Depends: golang-[0-9.]+-go$/ { print $2; exit }')
-libraries=$(apt-cache "${options[@]}" depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances \
+go=$(apt-cache depends golang-go | awk '/Depends: golang-[0-9.]+-go$/ { print $2; exit }')
+libraries=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances \
     golang-github-opencontainers-runc-dev | grep -E '^golang-.*-dev$' | sort -u)
 rm -rf "$into/go" && mkdir -p "$into/go/debs"
 # shellcheck disable=SC2086
-(cd "$into/go/debs" && apt-get "${options[@]}" download "$go" "${go%-go}-src" $libraries >/dev/null 2>&1)
+(cd "$into/go/debs" && apt-get download "$go" "${go%-go}-src" $libraries >/dev/null 2>&1)
 for deb in "$into"/go/debs/*.deb; do dpkg-deb -x "$deb" "$into/go"; done
 # The toolchain's directory is made of links.
 number=${go#golang-} number=${number%-go}

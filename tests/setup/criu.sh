@@ -3,11 +3,11 @@
 # release may have one too old for its kernel. Debian sid's, which knows the newest, where it works here, trixie's otherwise; without either
 # nothing is made, and the tests that want it are skipped by name. Nothing of it is installed.
 set -eu
+. "$(dirname "$0")/apt.sh"
 dir=$1
 [ -x "$dir/bin/criu" ] && exit 0
 command -v apt-get >/dev/null || exit 0
-mirror=$(sed -n 's|^URIs: *\(.*/debian\)/*$|\1|p; s|^deb \(\[[^]]*\] \)*\([^ ]*/debian\)/* .*|\2|p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1)
-[ -n "$mirror" ] || { echo "no Debian mirror in the machine's apt sources" >&2; exit 0; }
+apt_mirror >/dev/null || exit 0
 mkdir -p "$dir"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -15,24 +15,9 @@ chmod 755 "$work"
 
 # SUITE: downloads CRIU and all that it is linked with into the suite's directory, and unpacks it into root
 fetch() {
-    mkdir -p "$work/$1/lists/partial" "$work/$1/cache/archives/partial" "$work/$1/root"
+    apt_for "$work/$1" "$1" main || return 1
+    mkdir "$work/$1/root"
     cd "$work/$1"
-    : > status
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" > sources.list
-    cat > apt.conf <<C
-Dir::Etc::SourceList "$work/$1/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-Dir::State::Lists "$work/$1/lists";
-Dir::State::status "$work/$1/status";
-Dir::Cache "$work/$1/cache";
-APT::Architectures { "amd64"; };
-APT::Install-Recommends "false";
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-Acquire::Retries "2";
-Acquire::http::Timeout "20";
-C
     APT_CONFIG=$work/$1/apt.conf apt-get update -qq >/dev/null 2>&1 || return 1
     APT_CONFIG=$work/$1/apt.conf apt-get install -qq --download-only criu >/dev/null 2>&1 || return 1
     for deb in cache/archives/*.deb; do

@@ -2,10 +2,9 @@
 # Unpacks the user space of NVIDIA's driver from Debian's non-free packages below DIR/root, through an apt configuration of
 # its own. Nothing of it is started or installed. DIR/files lists what the packages hold.
 set -eu
+. "$(dirname "$0")/apt.sh"
 dir=$1
 [ -f "$dir/done-1" ] && exit 0
-mirror=$(sed -n 's|^URIs: *\(.*/debian\)/*$|\1|p; s|^deb \(\[[^]]*\] \)*\([^ ]*/debian\)/* .*|\2|p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1)
-[ -n "$mirror" ] || { echo "no Debian mirror in the machine's apt sources" >&2; exit 1; }
 packages="libcuda1 libcudadebugger1 libnvidia-ml1 nvidia-smi libnvidia-cfg1 libnvidia-ptxjitcompiler1 libnvidia-nvvm4
 libnvidia-pkcs11-openssl3 libnvidia-gpucomp libnvidia-allocator1 nvidia-opencl-icd libnvidia-encode1 libnvcuvid1
 libnvidia-opticalflow1 libnvidia-fbc1 libnvidia-ngx1 libnvoptix1 libnvidia-rtcore libnvidia-eglcore libnvidia-glcore
@@ -17,22 +16,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 cd "$work"
-mkdir -p lists/partial cache/archives/partial
-: > status
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie non-free non-free-firmware main contrib" > sources.list
-cat > apt.conf <<C
-Dir::Etc::SourceList "$work/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-Dir::State::Lists "$work/lists";
-Dir::State::status "$work/status";
-Dir::Cache "$work/cache";
-APT::Architectures { "amd64"; };
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-Acquire::Retries "2";
-Acquire::http::Timeout "20";
-C
+apt_for "$work" trixie "non-free non-free-firmware main contrib"
 export APT_CONFIG="$work/apt.conf"
 apt-get update -qq >/dev/null
 # Packages come and go between releases of the driver: those that this one has.

@@ -4,10 +4,9 @@
 #   i386.tar     bookworm with the 32-bit loader beside
 #   probe        a program that dlopens its arguments and prints the files, for every version above
 set -eu
+. "$(dirname "$0")/apt.sh"
 dir=$1
 [ -f "$dir/done-1" ] && exit 0
-mirror=$(sed -n 's|^URIs: *\(.*/debian\)/*$|\1|p; s|^deb \(\[[^]]*\] \)*\([^ ]*/debian\)/* .*|\2|p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1)
-[ -n "$mirror" ] || { echo "no Debian mirror in the machine's apt sources" >&2; exit 1; }
 mkdir -p "$dir"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -18,22 +17,7 @@ cd "$work"
 fetch() {
     suite=$1 architectures=$2
     shift 2
-    mkdir -p "$suite/lists/partial" "$suite/cache/archives/partial"
-    : > "$suite/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" > "$suite/sources.list"
-    cat > "$suite/apt.conf" <<C
-Dir::Etc::SourceList "$work/$suite/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-Dir::State::Lists "$work/$suite/lists";
-Dir::State::status "$work/$suite/status";
-Dir::Cache "$work/$suite/cache";
-APT::Architectures { $architectures };
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-Acquire::Retries "2";
-Acquire::http::Timeout "20";
-C
+    apt_for "$work/$suite" "$suite" main "$architectures"
     (cd "$suite"; APT_CONFIG="$work/$suite/apt.conf"; export APT_CONFIG; apt-get update -qq; apt-get download -qq "$@") >/dev/null
 }
 

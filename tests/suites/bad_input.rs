@@ -37,6 +37,8 @@ fn refused(name: &str, bundle: &Bundle, word: &str) {
         "{name}: `{word}` is not in {out:#?}"
     );
     assert_eq!(out.stderr.trim_end().lines().count(), 1, "{name}: {out:#?}");
+    // What Rust shows to developers.
+    assert!(!out.stderr.contains("Some("), "{name}: {out:#?}");
     let record: Value = serde_json::from_str(&fs::read_to_string(&log).expect("log"))
         .unwrap_or_else(|err| panic!("{name}: {err}"));
     assert!(
@@ -169,7 +171,7 @@ const SPEC: [Case; 31] = [
     (
         "mount of an unknown type",
         |b| b.mount("/v", "moonfs", "x", &[]),
-        "moonfs",
+        "failed to mount `/v` (moonfs): No such device",
     ),
     (
         "mount option is no text",

@@ -8,6 +8,7 @@
 mod capture;
 mod executor;
 pub mod view;
+mod words;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -160,7 +161,8 @@ fn drive(
     let make = || {
         let pid = container_main_process(&args).map_err(|err| {
             // libcontainer 0.7: errors lose their cause between its processes; the shared page has the first report.
-            Error::Setup(launch.tail.report.load().unwrap_or_else(|| chain(&err)))
+            let text = launch.tail.report.load().unwrap_or_else(|| chain(&err));
+            Error::Setup(words::plain(&text))
         });
         pid.map(nix::unistd::Pid::as_raw)
     };

@@ -68,24 +68,15 @@ fn a_gpu_that_is_gone() {
     saved.checkpoint(&[]).silent();
     let spec = "/etc/cdi/nvidia.yaml";
     let whole = fs::read_to_string(spec).expect("read");
-    fs::write(
-        spec,
-        whole
-            .replace("name: \"1\"", "name: \"7\"")
-            .replace("name: '1'", "name: '7'"),
-    )
-    .expect("write");
+    let renamed = whole
+        .replace("name: \"1\"", "name: \"7\"")
+        .replace("name: '1'", "name: '7'");
+    fs::write(spec, &renamed).expect("write");
     let said = saved.restore_fails();
     fs::write(spec, &whole).expect("write");
     saved.is_gone();
     let fresh = with_gpu("1");
-    fs::write(
-        spec,
-        whole
-            .replace("name: \"1\"", "name: \"7\"")
-            .replace("name: '1'", "name: '7'"),
-    )
-    .expect("write");
+    fs::write(spec, &renamed).expect("write");
     let created = fresh.bundle.run();
     fs::write(spec, &whole).expect("write");
     assert_eq!(said, created.stderr, "the same error as of `create`");

@@ -413,8 +413,13 @@ mod tests {
     use super::*;
 
     fn view(mounts: Value) -> View {
+        of(
+            &json!({"ociVersion": "1.0.2", "mounts": mounts, "linux": {"rootfsPropagation": "rslave", "namespaces": [{"type": "mount"}], "seccomp": {}}, "process": {"args": ["x"]}}),
+        )
+    }
+
+    fn of(full: &Value) -> View {
         let root = std::fs::File::open("/").unwrap();
-        let full = json!({"ociVersion": "1.0.2", "mounts": mounts, "linux": {"rootfsPropagation": "rslave", "namespaces": [{"type": "mount"}], "seccomp": {}}, "process": {"args": ["x"]}});
         let here = Circumstances {
             in_user_namespace: false,
             cgroup_hidden: false,
@@ -423,22 +428,14 @@ mod tests {
             rootfs: root.as_fd(),
             bundle: Path::new("/"),
         };
-        create(&full, here).unwrap()
+        create(full, here).unwrap()
     }
 
     #[test]
     fn an_empty_path_is_a_new_namespace() {
-        let root = std::fs::File::open("/").unwrap();
-        let full = json!({"linux": {"namespaces": [{"type": "mount", "path": ""}, {"type": "uts", "path": "/x"}]}});
-        let here = Circumstances {
-            in_user_namespace: false,
-            cgroup_hidden: false,
-            unified: false,
-            cgroups: &[],
-            rootfs: root.as_fd(),
-            bundle: Path::new("/"),
-        };
-        let got = create(&full, here).unwrap();
+        let got = of(
+            &json!({"linux": {"namespaces": [{"type": "mount", "path": ""}, {"type": "uts", "path": "/x"}]}}),
+        );
         let wanted = json!([{"type": "mount"}, {"type": "uts", "path": "/x"}]);
         assert_eq!(got.spec["linux"]["namespaces"], wanted);
     }
