@@ -467,13 +467,25 @@ pub(crate) struct Hook {
 }
 
 /// Reads the arguments, the program's name included.
-pub(crate) fn parse(mut args: Vec<OsString>) -> Parsed {
-    // containerd writes it with one dash, of `restore`.
-    for arg in &mut args {
-        if arg == "-no-subreaper" {
-            *arg = "--no-subreaper".into();
+pub(crate) fn parse(args: Vec<OsString>) -> Parsed {
+    let dashed = args.iter().any(|arg| arg == NO_SUBREAPER);
+    let other = dashed.then(|| args.clone());
+    match (parsed(args), other) {
+        // Elsewhere it may be a word of the program's.
+        (Parsed::Usage(_), Some(mut args)) => {
+            for arg in args.iter_mut().filter(|arg| *arg == NO_SUBREAPER) {
+                *arg = format!("-{NO_SUBREAPER}").into();
+            }
+            parsed(args)
         }
+        (done, _) => done,
     }
+}
+
+/// How containerd writes this option of `restore`.
+const NO_SUBREAPER: &str = "-no-subreaper";
+
+fn parsed(args: Vec<OsString>) -> Parsed {
     match Command::try_parse_from(args) {
         Ok(command) => Parsed::Run(Box::new(command)),
         Err(err)
@@ -578,6 +590,15 @@ mod tests {
         match parsed("fleet-nvidia restore --lsm-mount-context") {
             Parsed::Usage(text) => assert!(!text.contains("an argument"), "{text}"),
             _ => panic!("an id is needed"),
+        }
+    }
+
+    #[test]
+    fn words_of_a_program_stay_what_they_are() {
+        let line = "fleet-nvidia exec id restore -no-subreaper";
+        match command(line).verb {
+            Some(Verb::Exec(exec)) => assert_eq!(exec.args, ["restore", "-no-subreaper"]),
+            _ => panic!("{line}"),
         }
     }
 
